@@ -1,0 +1,1 @@
+"""The `breakwater` command: a thin composition of infra, experiments and services."""

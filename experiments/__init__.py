@@ -1,0 +1,1 @@
+"""Experiments: scenarios, faults, what is observed, and the verdict."""

@@ -1,0 +1,1 @@
+"""What an environment is (topology) and what runs it (runtimes)."""

@@ -1,0 +1,1 @@
+"""The local runtime: real servers as supervised processes on loopback."""

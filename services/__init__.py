@@ -1,0 +1,1 @@
+"""The services that run on the platform, and the contracts they share with those who run and judge them."""

@@ -1,0 +1,66 @@
+"""How a client reaches one shard: every member's address, routed by libpq itself (no proxy hop on the write path)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from psycopg.conninfo import make_conninfo
+from pydantic import BaseModel, ConfigDict, Field
+
+SessionTarget = Literal["any", "read-write", "primary", "standby", "prefer-standby"]
+
+CONNECT_TIMEOUT_S = 2
+"""libpq's smallest useful value (it raises 1 to 2); a refused connection returns at once, this bounds a silent host."""
+
+KEEPALIVE = {
+    "keepalives": 1,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 3000,
+}
+"""A silent peer is given up after about 4 s; tcp_user_timeout is in milliseconds."""
+
+
+class HostPort(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    host: str
+    port: int = Field(gt=0, lt=65536)
+
+
+class ShardEndpoints(BaseModel):
+    """One shard's members and how to log in. The password travels only in `passfile` (libpq format, mode 0600)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shard: int = Field(ge=0, lt=255)
+    hosts: tuple[HostPort, ...] = Field(min_length=1)
+    dbname: str
+    user: str
+    passfile: Path
+
+    def conninfo(self, target: SessionTarget, *, application_name: str) -> str:
+        """libpq multi-host conninfo; hosts are tried in order until one fits `target`."""
+        return make_conninfo(
+            host=",".join(entry.host for entry in self.hosts),
+            port=",".join(str(entry.port) for entry in self.hosts),
+            dbname=self.dbname,
+            user=self.user,
+            passfile=str(self.passfile),
+            target_session_attrs=target,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            application_name=application_name,
+            **KEEPALIVE,
+        )
+
+    def member_conninfo(self, name: str, *, application_name: str) -> str:
+        """conninfo of one member, whatever its role; KeyError when the shard has no such member."""
+        for entry in self.hosts:
+            if entry.name == name:
+                return ShardEndpoints(
+                    shard=self.shard, hosts=(entry,), dbname=self.dbname, user=self.user, passfile=self.passfile
+                ).conninfo("any", application_name=application_name)
+        raise KeyError(f"shard {self.shard} has no member {name}")
