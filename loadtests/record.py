@@ -102,7 +102,7 @@ class Recorder:
         server: int = NO_SERVER,
         timeline: int = NO_TIMELINE,
     ) -> None:
-        row = (
+        row: tuple[int | str | bool, ...] = (
             op_id, self._process, kind.value, shard, key, value, sched_ns, start_ns, end_ns,
             int(durability), available, int(error), server, timeline,
         )  # fmt: skip

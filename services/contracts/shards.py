@@ -51,7 +51,7 @@ class ShardEndpoints(BaseModel):
             user=self.user,
             passfile=str(self.passfile),
             target_session_attrs=target,
-            connect_timeout=CONNECT_TIMEOUT_S,
+            connect_timeout=str(CONNECT_TIMEOUT_S),
             application_name=application_name,
             **KEEPALIVE,
         )
