@@ -13,12 +13,12 @@ SessionTarget = Literal["any", "read-write", "primary", "standby", "prefer-stand
 CONNECT_TIMEOUT_S = 2
 """libpq's smallest useful value (it raises 1 to 2); a refused connection returns at once, this bounds a silent host."""
 
-KEEPALIVE = {
-    "keepalives": 1,
-    "keepalives_idle": 2,
-    "keepalives_interval": 1,
-    "keepalives_count": 2,
-    "tcp_user_timeout": 3000,
+KEEPALIVE: dict[str, str] = {
+    "keepalives": "1",
+    "keepalives_idle": "2",
+    "keepalives_interval": "1",
+    "keepalives_count": "2",
+    "tcp_user_timeout": "3000",
 }
 """A silent peer is given up after about 4 s; tcp_user_timeout is in milliseconds."""
 
