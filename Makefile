@@ -1,0 +1,56 @@
+# What a person does with a checkout. Every target first runs scripts/bootstrap, which is instant when nothing is missing.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# The real folder, not the .venv link: servers that run as another user get their Python from the same path.
+BIN = $(realpath .venv)/bin
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: ## Debian packages and the Python environment; says what it is about to install
+	@scripts/bootstrap
+
+.PHONY: demo
+demo: install ## bring the platform up, load real data, train, kill a primary under load, print the verdict
+	@$(BIN)/breakwater demo
+
+.PHONY: test
+test: lint ## everything: lint, types, layers, then unit, integration and e2e tests
+	@$(BIN)/pytest tests/unit tests/integration tests/e2e
+
+.PHONY: test-unit
+test-unit: install ## the fast tests only
+	@$(BIN)/pytest tests/unit
+
+.PHONY: lint
+lint: install ## style, format, types and the direction of dependencies
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: install ## rewrite the sources in the one format
+	@$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: soak
+soak: install ## many kills with different seeds and all controls: hours, not minutes
+	@$(BIN)/breakwater soak
+
+.PHONY: lock
+lock: install ## resolve pyproject.toml again into requirements.lock, hashed; what still fits stays as it is
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --extra dev \
+		--output-file requirements.lock pyproject.toml
+	git --no-pager diff --stat requirements.lock
+
+.PHONY: clean
+clean: ## remove what the tools cache; environments, runs and .venv stay
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
