@@ -1,0 +1,139 @@
+"""run.json: what a run was meant to be, when its windows were and which fault was done to whom."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from experiments.errors import RunFileError
+
+RUN_FILE: Final = "run.json"
+
+
+class Strict(BaseModel):
+    """Base of the records that experiments keep: frozen, no coercion, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+
+
+def _in_order(window: tuple[int, int]) -> tuple[int, int]:
+    if window[0] > window[1]:
+        raise ValueError(f"a window ends after it starts, not [{window[0]}, {window[1]}]")
+    return window
+
+
+Window = Annotated[tuple[int, int], AfterValidator(_in_order)]
+"""Start and end in nanoseconds of the run's monotonic clock; start belongs to it, end does not."""
+
+
+class WallAnchor(Strict):
+    """One instant on both clocks, so that a monotonic time can be shown as a date."""
+
+    monotonic_ns: int
+    unix_ns: int
+
+    def unix_ns_at(self, t_ns: int) -> int:
+        return self.unix_ns + t_ns - self.monotonic_ns
+
+
+class Windows(Strict):
+    """Phases of a run; None for a phase that was never reached. `fault` runs from the kill to the start-again."""
+
+    baseline: Window | None = None
+    fault: Window | None = None
+    recovery: Window | None = None
+
+    @property
+    def whole(self) -> Window | None:
+        """From the first phase's start to the last phase's end."""
+        reached = [window for window in (self.baseline, self.fault, self.recovery) if window is not None]
+        return (min(start for start, _ in reached), max(end for _, end in reached)) if reached else None
+
+
+class ShardRecord(Strict):
+    shard: Annotated[int, Field(ge=0, lt=255)]
+    members: tuple[str, ...]
+
+
+class Rates(Strict):
+    """Scheduled arrivals per second: predictions in total, everything else for each shard."""
+
+    predict: Annotated[float, Field(ge=0)]
+    write: Annotated[float, Field(ge=0)]
+    write_api: Annotated[float, Field(ge=0)]
+    read: Annotated[float, Field(ge=0)]
+
+
+class ProcessId(Strict):
+    """A process that cannot be mistaken for a later one with the same pid."""
+
+    pid: int
+    start_ticks: int
+    name: str
+
+
+class FaultRecord(Strict):
+    """The fault as it was done. `proven` is set by whoever saw its effect; `evidence` says what was seen."""
+
+    component: str
+    shard: Annotated[int, Field(ge=0, lt=255)]
+    member: str
+    scope: Literal["server", "member"]
+    method: str
+    hold: bool
+    t_ns: int
+    pids: tuple[ProcessId, ...]
+    proven: bool
+    evidence: str
+    old_timeline: int
+
+
+class RunRecord(Strict):
+    """Everything about a run that its history and events do not say themselves."""
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    run_id: str
+    environment: str
+    scenario: str
+    variant: str
+    seed: int
+    clock_id: str
+    wall_anchor: WallAnchor
+    commit: str | None
+    members: tuple[str, ...]
+    shards: tuple[ShardRecord, ...]
+    rates: Rates
+    windows: Windows
+    fault: FaultRecord | None
+    completed: bool
+    notes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _fault_hits_a_known_shard(self) -> RunRecord:
+        if self.fault is not None and self.fault.shard not in {entry.shard for entry in self.shards}:
+            raise ValueError(f"the fault names shard {self.fault.shard}, which the run does not have")
+        return self
+
+    @classmethod
+    def read(cls, run_dir: Path) -> RunRecord:
+        """run.json of a run directory; RunFileError when it is missing or does not fit."""
+        path = run_dir / RUN_FILE
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError as error:
+            raise RunFileError(f"{run_dir} holds no {RUN_FILE}: it is not a run directory") from error
+        except ValidationError as error:
+            raise RunFileError(f"{path} does not describe a run: {error}") from error
+
+    def write(self, run_dir: Path) -> None:
+        """Replace run.json in one step, so that a reader or a power cut never sees half of it."""
+        path = run_dir / RUN_FILE
+        fresh = path.with_suffix(".json.new")
+        with fresh.open("w", encoding="utf-8") as out:
+            out.write(self.model_dump_json(by_alias=True, indent=2) + "\n")
+            out.flush()
+            os.fsync(out.fileno())
+        fresh.replace(path)

@@ -1,0 +1,183 @@
+"""A scenario file: a Chaos Toolkit experiment with its load and promises, read so strictly that no misspelt key passes.
+
+Chaos Toolkit ignores keys that it does not know, so that a misspelt `rollbacks` is an experiment without rollbacks.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from experiments.errors import ScenarioError
+from experiments.record import Rates, Strict
+
+EXTENSION: Final = "breakwater"
+
+Compare = Literal["<", "<=", "==", ">="]
+Param = float | int | str | bool
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Promise(Strict):
+    """One line of the promises table: what is measured, by which checker, against which target."""
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    title: str
+    checker: str
+    target: float
+    unit: str
+    compare: Compare
+    params: dict[str, Param] = Field(default_factory=dict)
+    variants: tuple[str, ...] | None = None
+
+    def kept(self, value: float) -> bool:
+        """Whether a measured value keeps the promise."""
+        match self.compare:
+            case "<":
+                return value < self.target
+            case "<=":
+                return value <= self.target
+            case "==":
+                return value == self.target
+            case ">=":
+                return value >= self.target
+
+    def number(self, name: str, default: float) -> float:
+        """A numeric parameter; ScenarioError when the scenario gave something else."""
+        given = self.params.get(name, default)
+        if isinstance(given, bool | str):
+            raise ScenarioError(f"promise {self.id}: parameter {name} must be a number, not {given!r}")
+        return float(given)
+
+
+class LoadProfile(Strict):
+    """What runs while the fault happens, and how long each phase is at least (seconds)."""
+
+    rates: Rates
+    baseline_s: Seconds
+    fault_s: Seconds
+    recovery_s: Seconds
+
+
+class Extension(Strict):
+    """Our own part of the experiment."""
+
+    name: Literal["breakwater"]
+    id: str
+    title: str
+    variants: Annotated[tuple[str, ...], Field(min_length=1)]
+    load: LoadProfile
+    promises: Annotated[tuple[Promise, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Extension:
+        ids = [promise.id for promise in self.promises]
+        if len(set(ids)) < len(ids):
+            raise ValueError(f"promise ids must differ: {sorted(name for name in ids if ids.count(name) > 1)}")
+        for promise in self.promises:
+            unknown = set(promise.variants or ()) - set(self.variants)
+            if unknown:
+                raise ValueError(f"promise {promise.id} names variants that the scenario lacks: {sorted(unknown)}")
+        return self
+
+
+class _Toolkit(BaseModel):
+    """Base of Chaos Toolkit's own parts: their keys, no others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Provider(_Toolkit):
+    """Only Python: it has no shell, and each of our functions keeps its own deadline."""
+
+    type: Literal["python"]
+    module: str
+    func: str
+    arguments: dict[str, JsonValue] = {}
+    secrets: list[str] = []
+
+
+class Pauses(_Toolkit):
+    before: float | str = 0
+    after: float | str = 0
+
+
+class Activity(_Toolkit):
+    type: Literal["action", "probe"]
+    name: str
+    provider: Provider
+    tolerance: JsonValue = None
+    pauses: Pauses | None = None
+    background: bool = False
+    controls: list[JsonValue] = []
+
+
+class Hypothesis(_Toolkit):
+    title: str
+    probes: list[Activity]
+    controls: list[JsonValue] = []
+
+
+class RollbackStrategy(_Toolkit):
+    strategy: Literal["always"]
+    """Rollbacks must also run after a failed method; every other strategy can leave the fault in place."""
+
+
+class Runtime(_Toolkit):
+    rollbacks: RollbackStrategy
+
+
+class Scenario(_Toolkit):
+    """The whole file, as Chaos Toolkit gets it."""
+
+    title: str
+    description: str
+    tags: list[str] = []
+    contributions: dict[str, Literal["none", "low", "medium", "high"]] = {}
+    configuration: dict[str, JsonValue] = {}
+    secrets: dict[str, JsonValue] = {}
+    controls: list[JsonValue] = []
+    hypothesis: Hypothesis | None = Field(default=None, alias="steady-state-hypothesis")
+    method: list[Activity] = []
+    rollbacks: list[Activity] = []
+    runtime: Runtime | None = None
+    extensions: tuple[Extension]
+
+    @property
+    def breakwater(self) -> Extension:
+        return self.extensions[0]
+
+    def promises_of(self, variant: str) -> tuple[Promise, ...]:
+        """The promises that hold for a variant, in the file's order; ScenarioError for a variant it does not have."""
+        if variant not in self.breakwater.variants:
+            known = ", ".join(self.breakwater.variants)
+            raise ScenarioError(f"{self.breakwater.id} has no variant {variant!r}; it has {known}")
+        return tuple(p for p in self.breakwater.promises if p.variants is None or variant in p.variants)
+
+    @classmethod
+    def parse(cls, document: object, where: str) -> Scenario:
+        """A scenario from its parsed document; ScenarioError names every key that does not belong."""
+        try:
+            # In JSON mode the strict parts take lists for tuples, which is what YAML has.
+            return cls.model_validate_json(json.dumps(document))
+        except (TypeError, ValidationError) as error:
+            raise ScenarioError(f"{where} is not a scenario: {error}") from error
+
+    @classmethod
+    def read(cls, path: Path) -> Scenario:
+        """Read a .yaml scenario, or the scenario.json that a run keeps (JSON is YAML)."""
+        try:
+            document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ScenarioError(f"{path} does not exist") from error
+        except yaml.YAMLError as error:
+            raise ScenarioError(f"{path} is not YAML: {error}") from error
+        return cls.parse(document, str(path))
+
+    def document(self) -> dict[str, Any]:
+        """The plain document, to hand to Chaos Toolkit and to keep as scenario.json."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
