@@ -1,0 +1,1 @@
+"""The etcd client against real etcd servers."""

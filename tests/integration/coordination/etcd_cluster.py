@@ -1,0 +1,103 @@
+"""Real etcd servers on loopback for tests: started as children, killed, frozen and started again by number."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import urllib3
+
+from services.coordination.etcd import EtcdClient, EtcdError
+
+ETCD = "/usr/bin/etcd"
+# Election timing of the tests' servers, milliseconds: etcd's own defaults, which two slow cores still keep.
+HEARTBEAT_MS, ELECTION_MS = 100, 1000
+READY_S = 20.0
+
+
+def free_ports(count: int) -> list[int]:
+    """Loopback ports that nobody listens on at this moment."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [int(each.getsockname()[1]) for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+class EtcdCluster:
+    """`size` etcd servers with their data and logs under `directory`."""
+
+    def __init__(self, directory: Path, size: int) -> None:
+        ports = free_ports(2 * size)
+        self.clients = [f"http://127.0.0.1:{port}" for port in ports[:size]]
+        self._peers = [f"http://127.0.0.1:{port}" for port in ports[size:]]
+        self._directory = directory
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        for number in range(len(self.clients)):
+            self.start(number)
+        self.wait_ready()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number in list(self._processes):
+            self.kill(number)
+
+    def start(self, number: int) -> None:
+        """Start one server, new or again on its old data."""
+        home = self._directory / f"etcd-{number}"
+        home.mkdir(parents=True, exist_ok=True)
+        initial = ",".join(f"etcd-{index}={url}" for index, url in enumerate(self._peers))
+        command = [
+            *(ETCD, "--name", f"etcd-{number}", "--data-dir", str(home / "data")),
+            *("--listen-client-urls", self.clients[number], "--advertise-client-urls", self.clients[number]),
+            *("--listen-peer-urls", self._peers[number], "--initial-advertise-peer-urls", self._peers[number]),
+            *("--initial-cluster", initial, "--logger", "zap", "--enable-v2=false"),
+            *("--heartbeat-interval", str(HEARTBEAT_MS), "--election-timeout", str(ELECTION_MS)),
+        ]
+        with (home / "log").open("ab") as log:
+            self._processes[number] = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def kill(self, number: int) -> None:
+        process = self._processes.pop(number)
+        process.kill()
+        process.wait(timeout=10)
+
+    def freeze(self, number: int) -> None:
+        self._processes[number].send_signal(signal.SIGSTOP)
+
+    def thaw(self, number: int) -> None:
+        self._processes[number].send_signal(signal.SIGCONT)
+
+    def leader(self) -> int:
+        """Number of the server that leads, by asking each one about itself."""
+        for number in self._processes:
+            status = urllib3.request("POST", f"{self.clients[number]}/v3/maintenance/status", body=b"{}").json()
+            if status.get("leader") == status["header"]["member_id"]:
+                return number
+        raise LookupError(f"no etcd server leads: see {self._directory}/etcd-*/log")
+
+    def wait_ready(self) -> None:
+        client = EtcdClient(self.clients, timeout_s=2.0)
+        deadline = time.monotonic() + READY_S
+        try:
+            while True:
+                with suppress(EtcdError):
+                    client.get("ready?")
+                    return
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"etcd not ready within {READY_S} s: see {self._directory}/etcd-*/log")
+                time.sleep(0.1)
+        finally:
+            client.close()

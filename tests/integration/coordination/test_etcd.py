@@ -1,0 +1,141 @@
+"""The etcd client's promises against one real server."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from services.coordination.etcd import (
+    Compare,
+    Delete,
+    EtcdClient,
+    EtcdError,
+    EtcdUnavailable,
+    Get,
+    LeaseGone,
+    Put,
+    WatchEvent,
+)
+from tests.integration.coordination.etcd_cluster import EtcdCluster, free_ports
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
+    with EtcdCluster(tmp_path_factory.mktemp("etcd"), 1) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster: EtcdCluster) -> Iterator[EtcdClient]:
+    client = EtcdClient(cluster.clients)
+    yield client
+    client.close()
+
+
+def test_a_key_is_written_read_and_deleted(client: EtcdClient) -> None:
+    revision = client.put("/t/one", "größe")
+    kv = client.get("/t/one")
+    assert kv is not None
+    assert (kv.value, kv.mod_revision, kv.version, kv.lease) == ("größe", revision, 1, 0)
+    client.put("/t/two", "2")
+    client.put("/tx", "outside")
+    assert [kv.key for kv in client.get_prefix("/t/")] == ["/t/one", "/t/two"]
+    assert client.delete("/t/one") is True
+    assert client.delete("/t/one") is False
+    assert client.get("/t/one") is None
+
+
+def test_a_transaction_happens_whole_or_not_at_all(client: EtcdClient) -> None:
+    lease = client.grant_lease(30)
+    revision = client.put("/txn/leader", "a", lease=lease)
+    same = [
+        Compare("/txn/leader", "value", "a"),
+        Compare("/txn/leader", "lease", lease),
+        Compare("/txn/leader", "mod_revision", revision),
+        Compare("/txn/other", "create_revision", 0),
+    ]
+    for wrong in (
+        Compare("/txn/leader", "value", "b"),
+        Compare("/txn/leader", "lease", lease + 1),
+        Compare("/txn/leader", "mod_revision", revision - 1),
+        Compare("/txn/leader", "version", 2),
+        Compare("/txn/other", "create_revision", 0, "greater"),
+    ):
+        refused = client.transact([*same, wrong], [Delete("/txn/leader")], [Get("/txn/leader")])
+        assert not refused.succeeded
+        assert refused.results[0].kvs[0].value == "a"
+    done = client.transact(same, [Delete("/txn/leader"), Put("/txn/other", "x")])
+    assert done.succeeded
+    assert done.results[0].deleted == 1
+    assert client.get("/txn/leader") is None
+    other = client.get("/txn/other")
+    assert other is not None
+    assert other.mod_revision == done.revision
+    client.revoke_lease(lease)
+
+
+def test_a_lease_takes_its_keys_with_it(client: EtcdClient) -> None:
+    lease = client.grant_lease(30)
+    client.put("/lease/key", "x", lease=lease)
+    assert client.keep_alive(lease) == 30
+    client.revoke_lease(lease)
+    client.revoke_lease(lease)
+    assert client.get("/lease/key") is None
+    with pytest.raises(LeaseGone, match="grant a new one"):
+        client.keep_alive(lease)
+    with pytest.raises(LeaseGone):
+        client.put("/lease/key", "x", lease=lease)
+
+
+def test_a_watch_replays_from_a_revision_and_then_follows(client: EtcdClient) -> None:
+    first = client.put("/watch/a", "1")
+    client.put("/watch/b", "2")
+    client.delete("/watch/a")
+    stop = threading.Event()
+    seen: list[WatchEvent] = []
+
+    def follow() -> None:
+        for event in client.watch("/watch/", prefix=True, start_revision=first, stop=stop):
+            seen.append(event)
+            if event.kv.key == "/watch/end":
+                return
+
+    follower = threading.Thread(target=follow)
+    follower.start()
+    client.put("/watch/end", "")
+    follower.join(timeout=10)
+    stop.set()
+    assert [(event.kind, event.kv.key) for event in seen] == [
+        ("put", "/watch/a"),
+        ("put", "/watch/b"),
+        ("delete", "/watch/a"),
+        ("put", "/watch/end"),
+    ]
+    assert [event.revision for event in seen] == list(range(first, first + 4))
+
+
+def test_a_watch_ends_when_told(client: EtcdClient) -> None:
+    stop = threading.Event()
+    follower = threading.Thread(target=lambda: list(client.watch("/nothing", stop=stop)))
+    follower.start()
+    time.sleep(0.3)
+    assert follower.is_alive()
+    stop.set()
+    follower.join(timeout=5)
+    assert not follower.is_alive()
+
+
+def test_a_refused_request_is_an_error_and_not_an_outage(client: EtcdClient) -> None:
+    with pytest.raises(EtcdError, match="was refused") as caught:
+        client.put("", "no key")
+    assert not isinstance(caught.value, EtcdUnavailable)
+
+
+def test_nobody_there_is_unavailable() -> None:
+    client = EtcdClient([f"http://127.0.0.1:{port}" for port in free_ports(2)], timeout_s=0.5)
+    with pytest.raises(EtcdUnavailable, match="check that etcd has a quorum"):
+        client.put("/k", "v")
+    client.close()

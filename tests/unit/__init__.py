@@ -1,0 +1,1 @@
+"""Fast tests of logic alone: no servers, no sleeping."""

@@ -1,0 +1,1 @@
+"""Unit tests of the etcd client: what is said to etcd and heard from it."""
