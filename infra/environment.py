@@ -1,0 +1,146 @@
+"""What every runtime offers to those who experiment: members, endpoints and fault verbs with proof."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from services.contracts.shards import ShardEndpoints
+
+Scope = Literal["server", "member"]
+"""`server`: the member's main processes (Patroni and Postgres); `member`: all of it, its warden included."""
+
+Capability = Literal["kill", "hold", "stop", "pause", "isolate", "switchover"]
+
+
+class EnvironmentFault(Exception):
+    """An environment cannot do what was asked; the message says what, where and what to do."""
+
+
+class FaultRefused(EnvironmentFault):
+    """Chaos is off here, the component is not allowed, or this runtime cannot do the fault. Nothing was touched."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessId:
+    """A process named beyond doubt: the pid alone is reused, the pid with its start time is not."""
+
+    pid: int
+    start_ticks: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One running instance with its helpers. `pid` is its main process on this machine, None when down or remote."""
+
+    name: str
+    component: str
+    shard: int | None
+    host: str
+    port: int
+    pid: int | None
+    dsn: str | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    url: str
+    ca_file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where everything answers; passwords are never in it, only the path of a passfile inside a dsn."""
+
+    edge: Edge
+    members: tuple[Member, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        def entry(member: Member) -> dict[str, Any]:
+            record: dict[str, Any] = {
+                "name": member.name,
+                "component": member.component,
+                "shard": member.shard,
+                "host": member.host,
+                "port": member.port,
+                "pid": member.pid,
+            }
+            if member.dsn is not None:
+                record["dsn"] = member.dsn
+            if member.url is not None:
+                record["url"] = member.url
+            return record
+
+        return {
+            "edge": {"url": self.edge.url, "ca_file": str(self.edge.ca_file)},
+            "members": [entry(member) for member in self.members],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class FaultProof:
+    """What was done, when, to which processes, and what shows that it took effect."""
+
+    member: str
+    scope: Scope
+    method: str
+    hold: bool
+    t_ns: int
+    processes: tuple[ProcessId, ...]
+    proven: bool
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShardState:
+    """One shard as Patroni's own REST interface tells it: who is primary, on which timeline, who streams."""
+
+    shard: int
+    primary: str | None
+    timeline: int | None
+    streaming: frozenset[str]
+    synchronous: frozenset[str]
+
+
+class Environment(Protocol):
+    """A running environment. Fault verbs write their undo to disk before they act; `heal` runs what was left."""
+
+    name: str
+
+    def capabilities(self) -> frozenset[Capability]: ...
+
+    def members(self, component: str | None = None) -> tuple[Member, ...]: ...
+
+    def endpoints(self) -> Endpoints: ...
+
+    def shards(self) -> tuple[ShardEndpoints, ...]: ...
+
+    def shard_state(self, shard: int) -> ShardState: ...
+
+    def kill(self, member: str, *, scope: Scope, hold: bool) -> FaultProof:
+        """SIGKILL; with `hold` the member stays down until `start`."""
+        ...
+
+    def stop(self, member: str) -> FaultProof: ...
+
+    def pause(self, member: str) -> FaultProof: ...
+
+    def resume(self, member: str) -> None: ...
+
+    def start(self, member: str) -> None: ...
+
+    def isolate(self, member: str) -> FaultProof: ...
+
+    def heal(self) -> Sequence[str]:
+        """Undo every fault whose undo is still on disk; returns what was done, one line each."""
+        ...
+
+    def wait_ready(self, *, timeout_s: float) -> None:
+        """Return when every member is healthy; EnvironmentFault naming the first that is not, when time is up."""
+        ...
+
+    def logs(self, member: str) -> tuple[Path, ...]: ...

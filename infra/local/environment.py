@@ -1,0 +1,269 @@
+"""LocalEnvironment: members and fault verbs over supervisord and signals, each with its undo on disk and its proof."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from infra.environment import (
+    Capability,
+    Edge,
+    Endpoints,
+    EnvironmentFault,
+    FaultProof,
+    FaultRefused,
+    Member,
+    Scope,
+    ShardState,
+)
+from infra.local import probe, processes
+from infra.local.account import Account
+from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
+from infra.local.processes import Process
+from infra.local.supervisor import ProgramState, Supervisor, SupervisorDown
+from services.contracts.shards import ShardEndpoints
+
+PROOF_S: Final = 5.0
+"""SIGKILL ends a process within milliseconds, unless it sleeps in the kernel on a disk."""
+CONNECT_S: Final = 0.2
+POLL_S: Final = 0.1
+HOLD: Final = "hold"
+
+
+class LocalEnvironment:
+    """The local runtime as experiments see it; needs the environment to be up."""
+
+    def __init__(self, plan: LocalPlan) -> None:
+        self.plan = plan
+        self.name = plan.environment
+        self._supervisor = Supervisor(plan)
+
+    # What there is.
+
+    def capabilities(self) -> frozenset[Capability]:
+        return frozenset({"kill", "hold", "stop", "pause"})
+
+    def members(self, component: str | None = None) -> tuple[Member, ...]:
+        plans = self.plan.members if component is None else self.plan.of(component)
+        try:
+            states = self._supervisor.states()
+        except SupervisorDown:
+            states = {}
+        return tuple(self._member(plan, states) for plan in plans)
+
+    def _member(self, plan: MemberPlan, states: dict[str, ProgramState]) -> Member:
+        state = next((s for s in states.values() if s.member == plan.name and not s.name.endswith("-warden")), None)
+        dsn = url = None
+        if plan.shard is not None:
+            dsn = self.plan.shard_endpoints(plan.shard).member_conninfo(plan.name, application_name="breakwater")
+        elif plan.component == "redis":
+            url = f"redis://{LOOPBACK}:{plan.port}/0"
+        elif plan.component == "edge":
+            url = self.plan.edge_url
+        else:
+            url = f"http://{LOOPBACK}:{plan.port}"
+        return Member(
+            name=plan.name,
+            component=plan.component,
+            shard=plan.shard,
+            host=LOOPBACK,
+            port=plan.port,
+            pid=state.pid if state else None,
+            dsn=dsn,
+            url=url,
+        )
+
+    def endpoints(self) -> Endpoints:
+        return Endpoints(Edge(self.plan.edge_url, self.plan.ca_file), self.members())
+
+    def shards(self) -> tuple[ShardEndpoints, ...]:
+        return self.plan.all_shards()
+
+    def shard_state(self, shard: int) -> ShardState:
+        return probe.shard_state(self.plan, shard)
+
+    def logs(self, member: str) -> tuple[Path, ...]:
+        directory = self._plan(member).directory / "log"
+        return tuple(sorted(directory.glob("*.log"), key=lambda path: path.stat().st_mtime))
+
+    def wait_ready(self, *, timeout_s: float) -> None:
+        end = time.monotonic() + timeout_s
+        while True:
+            sick = next((h for h in probe.ask_all(self.plan, self._supervisor.states()) if not h.healthy), None)
+            if sick is None:
+                return
+            if time.monotonic() > end:
+                raise EnvironmentFault(
+                    f"{sick.member} of {self.name} is not healthy after {timeout_s:.0f} s: {sick.state}; "
+                    f"read `breakwater logs {sick.member}`"
+                )
+            time.sleep(POLL_S)
+
+    # Faults.
+
+    def kill(self, member: str, *, scope: Scope, hold: bool) -> FaultProof:
+        plan = self._allowed(member)
+        undo = self._write_undo(member, "start")
+        if hold:
+            self._hold(plan)
+        programs = self._programs(member)
+        wardens = [p for p in programs if p.name.endswith("-warden")]
+        victims = self._processes(plan, scope, wardens)
+        if not victims:
+            self._unhold(plan)
+            undo.unlink()
+            raise FaultRefused(f"{member} has no running process; nothing was killed; is it up? `breakwater status`")
+        # The warden goes first when it has to go: it must not see its server die.
+        victims = tuple(sorted(victims, key=lambda p: p.pid not in {w.pid for w in wardens}))
+        t_ns = time.monotonic_ns()
+        processes.send(victims, signal.SIGKILL)
+        stopped = wardens if scope == "member" else []
+        if hold and plan.shard is None:
+            stopped = programs
+        self._supervisor.stop(stopped)
+        left = processes.wait_gone((p.id for p in victims), timeout_s=PROOF_S)
+        closed = self._refuses(plan) if hold else True
+        evidence = (
+            f"{len(victims) - len(left)} of {len(victims)} processes gone (pid and start time); "
+            f"port {plan.port} {'refuses connections' if closed else 'still accepts connections'}"
+        )
+        if not hold:
+            undo.unlink()
+        return FaultProof(
+            member=member,
+            scope=scope,
+            method="SIGKILL",
+            hold=hold,
+            t_ns=t_ns,
+            processes=tuple(p.id for p in victims),
+            proven=not left and closed,
+            evidence=evidence,
+        )
+
+    def stop(self, member: str) -> FaultProof:
+        plan = self._allowed(member)
+        self._write_undo(member, "start")
+        victims = processes.working_in(plan.directory)
+        t_ns = time.monotonic_ns()
+        self._supervisor.stop(self._programs(member))
+        left = processes.wait_gone((p.id for p in victims), timeout_s=PROOF_S)
+        evidence = f"{len(victims) - len(left)} of {len(victims)} processes ended by themselves"
+        identities = tuple(p.id for p in victims)
+        return FaultProof(member, "member", "stop", True, t_ns, identities, not left and bool(victims), evidence)
+
+    def pause(self, member: str) -> FaultProof:
+        plan = self._allowed(member)
+        self._write_undo(member, "resume")
+        victims = processes.working_in(plan.directory)
+        t_ns = time.monotonic_ns()
+        processes.send(victims, signal.SIGSTOP)
+        stopped = self._wait_state(victims, "T")
+        evidence = f"{stopped} of {len(victims)} processes are stopped (state T)"
+        proven = bool(victims) and stopped == len(victims)
+        return FaultProof(member, "member", "SIGSTOP", True, t_ns, tuple(p.id for p in victims), proven, evidence)
+
+    def resume(self, member: str) -> None:
+        processes.send(processes.working_in(self._plan(member).directory), signal.SIGCONT)
+        self._drop_undo(member, "resume")
+
+    def start(self, member: str) -> None:
+        plan = self._plan(member)
+        self._unhold(plan)
+        self._supervisor.start(self._programs(member))
+        self._drop_undo(member, "start")
+
+    def isolate(self, member: str) -> FaultProof:
+        raise FaultRefused(f"the local runtime cannot isolate {member}: its members share one network namespace")
+
+    def heal(self) -> Sequence[str]:
+        done = []
+        for path in sorted(self.plan.undo_dir.glob("*.json")):
+            undo = json.loads(path.read_text())
+            member = undo["member"]
+            if undo["action"] == "resume":
+                self.resume(member)
+            else:
+                self.start(member)
+            path.unlink(missing_ok=True)
+            done.append(f"{undo['action']} {member}")
+        return done
+
+    def forget_faults(self) -> bool:
+        """Remove holds and undo files when nothing runs any more; True when there were any."""
+        found = False
+        for path in self.plan.undo_dir.glob("*.json"):
+            path.unlink()
+            found = True
+        return self.release_holds() or found
+
+    def release_holds(self) -> bool:
+        found = False
+        for plan in self.plan.of("postgres"):
+            if (plan.directory / HOLD).exists():
+                self._unhold(plan)
+                found = True
+        return found
+
+    # How.
+
+    def _plan(self, member: str) -> MemberPlan:
+        try:
+            return self.plan.member(member)
+        except KeyError as error:
+            raise EnvironmentFault(error.args[0]) from error
+
+    def _allowed(self, member: str) -> MemberPlan:
+        plan = self._plan(member)
+        chaos = self.plan.topology.chaos
+        if not chaos.allows(plan.component):
+            raise FaultRefused(
+                f"faults on {plan.component} are not allowed in {self.name}: breakwater:chaos says enabled: "
+                f"{str(chaos.enabled).lower()}, components: {', '.join(chaos.components) or 'none'}"
+            )
+        return plan
+
+    def _programs(self, member: str) -> list[ProgramState]:
+        return [state for state in self._supervisor.states().values() if state.member == member]
+
+    def _processes(self, plan: MemberPlan, scope: Scope, wardens: Iterable[ProgramState]) -> tuple[Process, ...]:
+        everything = processes.working_in(plan.directory)
+        if scope == "member":
+            return everything
+        spared = {p.pid for p in processes.with_descendants(w.pid for w in wardens if w.pid)}
+        return tuple(p for p in everything if p.pid not in spared)
+
+    def _hold(self, plan: MemberPlan) -> None:
+        if plan.shard is not None:
+            Account.for_servers().write(plan.directory / HOLD, "")
+
+    def _unhold(self, plan: MemberPlan) -> None:
+        (plan.directory / HOLD).unlink(missing_ok=True)
+
+    def _write_undo(self, member: str, action: str) -> Path:
+        path = self.plan.undo_dir / f"{member}.{action}.json"
+        path.write_text(json.dumps({"action": action, "member": member}))
+        return path
+
+    def _drop_undo(self, member: str, action: str) -> None:
+        (self.plan.undo_dir / f"{member}.{action}.json").unlink(missing_ok=True)
+
+    @staticmethod
+    def _refuses(plan: MemberPlan) -> bool:
+        with socket.socket() as trial:
+            trial.settimeout(CONNECT_S)
+            return trial.connect_ex((LOOPBACK, plan.port)) != 0
+
+    @staticmethod
+    def _wait_state(victims: Sequence[Process], state: str) -> int:
+        end = time.monotonic() + PROOF_S
+        while True:
+            now = [processes.read(p.pid) for p in victims]
+            count = sum(1 for p in now if p is not None and p.state == state)
+            if count == len(victims) or time.monotonic() > end:
+                return count
+            time.sleep(processes.GONE_POLL_S)

@@ -1,0 +1,132 @@
+"""How each member of a local environment is: asked of the servers themselves, never guessed from a process."""
+
+from __future__ import annotations
+
+import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+import redis
+import urllib3
+
+from infra.environment import ShardState
+from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
+from infra.local.supervisor import ProgramState
+
+ASK_TIMEOUT_S: Final = 1.0
+"""Loopback answers within milliseconds; a member that needs longer is reported as not answering."""
+
+_http = urllib3.PoolManager(timeout=ASK_TIMEOUT_S, retries=False, maxsize=4)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """One member's line in `status`. `lag_bytes` is what a replica has yet to receive."""
+
+    member: str
+    component: str
+    role: str
+    healthy: bool
+    state: str
+    timeline: int | None = None
+    lag_bytes: int | None = None
+
+
+def get_json(url: str) -> tuple[int, dict[str, Any]]:
+    """GET on loopback; raises urllib3's HTTPError or OSError when nothing answers."""
+    answer = _http.request("GET", url)
+    try:
+        body = json.loads(answer.data)
+    except ValueError:
+        body = {}
+    return answer.status, body if isinstance(body, dict) else {}
+
+
+def ask_all(plan: LocalPlan, states: dict[str, ProgramState]) -> tuple[Health, ...]:
+    """Every member's health, asked in parallel, in the plan's order."""
+    with ThreadPoolExecutor(max_workers=len(plan.members)) as pool:
+        return tuple(pool.map(lambda member: ask(plan, member, states), plan.members))
+
+
+def ask(plan: LocalPlan, member: MemberPlan, states: dict[str, ProgramState]) -> Health:
+    mine = [state for state in states.values() if state.member == member.name]
+    if not any(state.pid for state in mine):
+        return Health(member.name, member.component, "-", False, "down")
+    kind = member.component.split("/", 1)[0]
+    try:
+        return _ASK[kind](plan, member)
+    except (OSError, urllib3.exceptions.HTTPError, redis.RedisError) as error:
+        return Health(member.name, member.component, "-", False, f"not answering ({type(error).__name__})")
+
+
+def _etcd(plan: LocalPlan, member: MemberPlan) -> Health:
+    answer = _http.request("POST", f"http://{LOOPBACK}:{member.port}/v3/maintenance/status", body=b"{}")
+    status = json.loads(answer.data)
+    own, leader = status.get("header", {}).get("member_id"), status.get("leader")
+    healthy = get_json(f"http://{LOOPBACK}:{member.port}/health")[1].get("health") == "true"
+    role = "leader" if leader and own == leader else "follower"
+    return Health(member.name, member.component, role, healthy, "healthy" if healthy else "no quorum")
+
+
+def _postgres(plan: LocalPlan, member: MemberPlan) -> Health:
+    _, own = get_json(f"http://{LOOPBACK}:{member.aux_port}/patroni")
+    _, cluster = get_json(f"http://{LOOPBACK}:{member.aux_port}/cluster")
+    role = "primary" if own.get("role") in {"primary", "master"} else "replica"
+    state = str(own.get("replication_state") or own.get("state") or "unknown")
+    seen: dict[str, Any] = next((m for m in cluster.get("members", []) if m["name"] == member.name), {})
+    lag = seen.get("lag")
+    healthy = own.get("state") == "running" and (role == "primary" or state == "streaming")
+    if role == "replica" and (own.get("sync_standby") or own.get("quorum_standby")):
+        role = "sync replica"
+    return Health(
+        member.name,
+        member.component,
+        role,
+        healthy,
+        state,
+        timeline=own.get("timeline") or seen.get("timeline"),
+        lag_bytes=lag if isinstance(lag, int) else (0 if role == "primary" else None),
+    )
+
+
+def _redis(plan: LocalPlan, member: MemberPlan) -> Health:
+    password = (plan.secrets_dir / "redis").read_text()
+    with redis.Redis(LOOPBACK, member.port, password=password, socket_timeout=ASK_TIMEOUT_S) as client:
+        client.ping()
+    return Health(member.name, member.component, "cache", True, "healthy")
+
+
+def _api(plan: LocalPlan, member: MemberPlan) -> Health:
+    alive, _ = get_json(f"http://{LOOPBACK}:{member.port}/healthz")
+    ready, reason = get_json(f"http://{LOOPBACK}:{member.port}/readyz")
+    state = "ready" if ready == 200 else f"not ready: {reason.get('reason') or reason.get('detail') or ready}"  # noqa: PLR2004
+    return Health(member.name, member.component, "replica", alive == 200, state)  # noqa: PLR2004
+
+
+def _edge(plan: LocalPlan, member: MemberPlan) -> Health:
+    with socket.create_connection((LOOPBACK, member.port), timeout=ASK_TIMEOUT_S):
+        return Health(member.name, member.component, "TLS 1.3", True, "healthy")
+
+
+_ASK: Final = {"etcd": _etcd, "postgres": _postgres, "redis": _redis, "api": _api, "edge": _edge}
+
+
+def shard_state(plan: LocalPlan, shard: int) -> ShardState:
+    """Ask the shard's members in turn until one tells the whole cluster; primary None when nobody answers."""
+    for member in plan.of_shard(shard):
+        try:
+            _, cluster = get_json(f"http://{LOOPBACK}:{member.aux_port}/cluster")
+        except (OSError, urllib3.exceptions.HTTPError):
+            continue
+        members = cluster.get("members", [])
+        primary = next((m for m in members if m["role"] in {"leader", "master", "primary"}), None)
+        return ShardState(
+            shard=shard,
+            primary=primary["name"] if primary and primary.get("state") == "running" else None,
+            timeline=primary.get("timeline") if primary else None,
+            streaming=frozenset(m["name"] for m in members if m.get("state") == "streaming"),
+            synchronous=frozenset(m["name"] for m in members if m["role"] in {"sync_standby", "quorum_standby"}),
+        )
+    return ShardState(shard, None, None, frozenset(), frozenset())

@@ -1,0 +1,102 @@
+"""Processes of this machine as /proc tells them: identity beyond pid reuse, trees, and who works in a directory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from infra.environment import ProcessId
+
+GONE_POLL_S: Final = 0.005
+"""How often a killed process is looked at; the proof's time is that exact."""
+
+STAT_PPID, STAT_STATE, STAT_START = 1, 0, 19
+"""Fields of /proc/<pid>/stat counted from the one after the closing bracket of the name (proc(5))."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    id: ProcessId
+    parent: int
+    state: str
+
+    @property
+    def pid(self) -> int:
+        return self.id.pid
+
+
+def read(pid: int) -> Process | None:
+    """The process with this pid now, or None when there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    opening, closing = stat.index("("), stat.rindex(")")
+    fields = stat[closing + 2 :].split()
+    return Process(
+        ProcessId(pid, int(fields[STAT_START]), stat[opening + 1 : closing]), int(fields[STAT_PPID]), fields[STAT_STATE]
+    )
+
+
+def every() -> Iterator[Process]:
+    for entry in os.listdir("/proc"):  # noqa: PTH208 - names are enough, and this is on the path of a fault
+        if entry.isdigit() and (process := read(int(entry))) is not None:
+            yield process
+
+
+def is_alive(identity: ProcessId) -> bool:
+    """False when the process has exited; a zombie has (it holds nothing but its number)."""
+    current = read(identity.pid)
+    return current is not None and current.id.start_ticks == identity.start_ticks and current.state not in "ZX"
+
+
+def working_in(directory: Path) -> tuple[Process, ...]:
+    """Processes whose working directory is `directory` or below it: every server starts in its member's directory."""
+    prefix = str(directory)
+    found = []
+    for process in every():
+        try:
+            cwd = os.readlink(f"/proc/{process.pid}/cwd")  # noqa: PTH115 - as above
+        except OSError:
+            continue  # gone meanwhile, a zombie, or another user's: in none of these cases one of ours
+        if cwd == prefix or cwd.startswith(prefix + "/"):
+            found.append(process)
+    return tuple(found)
+
+
+def with_descendants(roots: Iterable[int]) -> tuple[Process, ...]:
+    """The processes `roots` and all below them."""
+    everything = list(every())
+    wanted = set(roots)
+    grew = True
+    while grew:
+        below = {p.pid for p in everything if p.parent in wanted} - wanted
+        wanted |= below
+        grew = bool(below)
+    return tuple(p for p in everything if p.pid in wanted)
+
+
+def send(processes: Iterable[Process], sig: signal.Signals) -> None:
+    """Signal each; one that is gone already is what was wanted."""
+    for process in processes:
+        if is_alive(process.id):
+            try:
+                os.kill(process.pid, sig)
+            except ProcessLookupError:
+                continue
+
+
+def wait_gone(identities: Iterable[ProcessId], *, timeout_s: float) -> tuple[ProcessId, ...]:
+    """Wait until all are gone; returns those that still live when time is up (empty is good)."""
+    remaining = tuple(identities)
+    end = time.monotonic() + timeout_s
+    while True:
+        remaining = tuple(identity for identity in remaining if is_alive(identity))
+        if not remaining or time.monotonic() >= end:
+            return remaining
+        time.sleep(GONE_POLL_S)

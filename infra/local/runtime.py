@@ -1,0 +1,290 @@
+"""Bring a local environment up and down: in order, with progress, repairing what a crash left, never deleting data."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, Protocol
+
+from infra.environment import EnvironmentFault
+from infra.local import probe, processes, provision, secrets, servers, tls
+from infra.local import supervisor as supervision
+from infra.local.account import Account
+from infra.local.environment import LocalEnvironment
+from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
+from infra.local.secrets import Secrets
+from infra.local.servers import Program
+from infra.local.supervisor import Supervisor
+from services.h2o.genmodel import extract_genmodel
+
+POLL_S: Final = 0.05
+READY_S: Final = 120.0
+"""Ten times what a cold start takes here; a slow machine gets its time, a broken one an answer."""
+LEFTOVER_S: Final = 30.0
+"""Postgres' own fast shutdown needs a checkpoint."""
+MIN_FREE_BYTES: Final = 2 * 1024**3
+"""Six data directories with WAL and the flights fill about 1.5 GB; a disk full under Postgres is worse than no start."""
+
+
+class Progress(Protocol):
+    """Told what happens, component by component."""
+
+    def begin(self, component: str, what: str) -> None: ...
+
+    def done(self, component: str, what: str) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+@contextlib.contextmanager
+def locked(plan: LocalPlan) -> Iterator[None]:
+    """Hold the environment's lock: one command at a time changes it. The kernel frees it when the holder dies."""
+    _make_state(plan)
+    with (plan.state / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise EnvironmentFault(
+                f"another breakwater command works on {plan.environment} (pid {lock.read().strip() or '?'}); "
+                "wait for it or end it"
+            ) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _make_state(plan: LocalPlan) -> None:
+    plan.state.parent.mkdir(parents=True, exist_ok=True)
+    plan.state.mkdir(mode=0o755, exist_ok=True)
+    for directory in (plan.supervisor_dir, plan.undo_dir):
+        directory.mkdir(mode=0o700, exist_ok=True)
+
+
+def up(plan: LocalPlan, progress: Progress) -> None:
+    """Bring everything up; calling it on a running environment starts what is down and waits until all is healthy."""
+    account = Account.for_servers()
+    _preflight(plan, account)
+    supervisor = Supervisor(plan)
+    was_up = supervisor.is_up()
+    if not was_up:
+        _clear_leftovers(plan, progress)
+        _ports_free(plan)
+    _heal_first(plan, progress, was_up)
+    own_secrets = secrets.ensure(plan, account)
+    tls.ensure(plan, account)
+    extract_genmodel(plan.genmodel_jar.parent)
+    programs = servers.prepare(plan, own_secrets, account)
+    _supervise(plan, supervisor, supervision.configuration(plan, programs, account), was_up)
+    _start_in_order(plan, supervisor, programs, own_secrets, progress)
+
+
+def _supervise(plan: LocalPlan, supervisor: Supervisor, configuration: str, was_up: bool) -> None:
+    if not was_up:
+        supervisor.config.write_text(configuration)
+        (plan.state / "topology.json").write_text(json.dumps(plan.topology.model_dump(mode="json"), indent=2))
+        supervisor.launch()
+    elif supervisor.config.read_text() != configuration:
+        raise EnvironmentFault(
+            f"the topology of {plan.environment} has changed since it came up; run `breakwater down "
+            f"{plan.environment}` (it keeps the data), then `up` again"
+        )
+
+
+def _start_in_order(
+    plan: LocalPlan, supervisor: Supervisor, programs: Sequence[Program], own_secrets: Secrets, progress: Progress
+) -> None:
+    def start(component: str) -> None:
+        names = {member.name for member in plan.of(component)}
+        supervisor.start(program for program in programs if program.member in names)
+
+    shards = range(plan.topology.postgres.shards)
+    progress.begin("etcd", "electing a leader")
+    start("etcd")
+    # What does not need etcd's answer starts beside it: the cores have time while servers wait for their disks.
+    start("redis")
+    _wait_healthy(plan, supervisor, plan.of("etcd"))
+    progress.done("etcd", f"{plan.topology.etcd.members} members, quorum")
+    progress.begin("postgres", "electing primaries, replicas cloning")
+    start("postgres")
+    for shard in shards:
+        _wait_shard(plan, supervisor, shard)
+        state = probe.shard_state(plan, shard)
+        progress.done(
+            f"postgres/shard-{shard}",
+            f"primary {state.primary}, timeline {state.timeline}, {len(state.synchronous)} synchronous replicas",
+        )
+    progress.begin("schema", "migrations, slots and partitions")
+    for shard in shards:
+        provision.ensure_database(plan.admin_endpoints(shard), own_secrets)
+    start("api")
+    progress.done("schema", provision.prepare_shards(plan))
+    progress.begin("redis", "waiting")
+    _wait_healthy(plan, supervisor, plan.of("redis"))
+    progress.done("redis", f"cache, {plan.topology.redis.max_memory_mb} MB")
+    progress.begin("api", "starting")
+    start("edge")
+    _wait_healthy(plan, supervisor, plan.of("api"))
+    progress.done("api", f"{plan.topology.api.replicas} replicas")
+    progress.begin("edge", "starting")
+    _wait_healthy(plan, supervisor, plan.of("edge"))
+    progress.done("edge", f"{plan.edge_url}  TLS 1.3")
+
+
+def down(plan: LocalPlan, progress: Progress) -> bool:
+    """Stop everything in the reverse order; data stays. False when nothing was running."""
+    supervisor = Supervisor(plan)
+    if not supervisor.is_up():
+        return _clear_leftovers(plan, progress)
+    LocalEnvironment(plan).release_holds()
+    for what in ("edge", "api", "warden", "server", "redis", "etcd"):
+        states = supervisor.states().values()
+        chosen = [s for s in states if s.member.startswith(f"{what}-") or s.name.endswith(f"-{what}")]
+        progress.begin(what, "stopping")
+        supervisor.stop(chosen)
+        progress.done(what, "stopped")
+    supervisor.shutdown()
+    _clear_leftovers(plan, progress)
+    return True
+
+
+def purge(plan: LocalPlan) -> None:
+    """Delete the environment's state, data included. Only after `down`."""
+    if plan.state.exists():
+        shutil.rmtree(plan.state)
+
+
+def healthy(plan: LocalPlan) -> tuple[probe.Health, ...]:
+    """Every member's health now; raises SupervisorDown when the environment is not up."""
+    return probe.ask_all(plan, Supervisor(plan).states())
+
+
+def _preflight(plan: LocalPlan, account: Account) -> None:
+    missing = [str(path) for path in servers.BINARIES if not path.exists()]
+    if missing:
+        raise EnvironmentFault(f"not installed: {', '.join(missing)}; run `make install`")
+    longest = max(len(str(member.directory / "run" / ".s.PGSQL.65535")) for member in plan.members)
+    if longest > supervision.SOCKET_PATH_MAX:
+        raise EnvironmentFault(
+            f"the state directory's path is too long for Unix sockets ({longest} characters, {plan.state}); "
+            "set XDG_STATE_HOME to a shorter path"
+        )
+    free = shutil.disk_usage(plan.state).free
+    if free < MIN_FREE_BYTES:
+        raise EnvironmentFault(
+            f"{plan.state} has {free / 1e9:.1f} GB free, the environment needs {MIN_FREE_BYTES / 1e9:.1f} GB; "
+            "free some, or set XDG_STATE_HOME to another disk"
+        )
+    if os.geteuid() == 0:
+        check = subprocess.run(
+            [servers.python(), "-c", "import services.contracts"],
+            cwd="/",
+            env={"PATH": "/usr/bin:/bin"},
+            user=account.uid,
+            group=account.gid,
+            extra_groups=[],
+            capture_output=True,
+            check=False,
+        )
+        if check.returncode != 0:
+            raise EnvironmentFault(
+                f"the user {account.name}, as whom the servers run, cannot use {servers.python()}; run `make install`, "
+                "which puts the Python environment where that user can read it"
+            )
+
+
+def _clear_leftovers(plan: LocalPlan, progress: Progress) -> bool:
+    """End servers that outlived their supervisor: they hold ports and data that a new one needs. True if any did."""
+    left = processes.working_in(plan.members_dir)
+    if not left:
+        return False
+    progress.note(f"{len(left)} processes outlived their supervisor; stopping them (the data stays)")
+    processes.send(left, signal.SIGCONT)
+    # Postgres understands SIGINT as fast shutdown, Patroni and all others take SIGTERM.
+    postmasters = [p for p in left if p.id.name == "postgres"]
+    processes.send([p for p in left if p.id.name != "postgres"], signal.SIGTERM)
+    processes.send(postmasters, signal.SIGINT)
+    still = processes.wait_gone((p.id for p in left), timeout_s=LEFTOVER_S)
+    if still:
+        raise EnvironmentFault(
+            f"these did not stop within {LEFTOVER_S:.0f} s: {', '.join(f'{p.name} (pid {p.pid})' for p in still)}; "
+            "look at them, end them by hand, then run the command again"
+        )
+    return True
+
+
+def _ports_free(plan: LocalPlan) -> None:
+    for member in plan.members:
+        for port in (member.port, member.aux_port):
+            if port is None:
+                continue
+            with socket.socket() as trial:
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    trial.bind((LOOPBACK, port))
+                except OSError as error:
+                    raise EnvironmentFault(
+                        f"port {port}, which {member.name} needs, is taken by a process that is not ours; end it, or "
+                        f"set another breakwater:local port_base in Pulumi.{plan.environment}.yaml ({error})"
+                    ) from error
+
+
+def _heal_first(plan: LocalPlan, progress: Progress, was_up: bool) -> None:
+    environment = LocalEnvironment(plan)
+    if was_up:
+        for line in environment.heal():
+            progress.note(f"a fault had been left behind: {line}")
+    elif environment.forget_faults():
+        progress.note("faults left behind by an earlier run ended with its processes; their holds are removed")
+
+
+def _wait(what: str, plan: LocalPlan, supervisor: Supervisor, ready: Callable[[], str | None]) -> None:
+    """Poll `ready` until it returns None; otherwise it says what is missing."""
+    end = time.monotonic() + READY_S
+    while True:
+        missing = ready()
+        if missing is None:
+            return
+        fatal = [state for state in supervisor.states().values() if state.state == "FATAL"]
+        if fatal:
+            raise EnvironmentFault(f"{fatal[0].name} keeps dying; read `breakwater logs {fatal[0].member}`")
+        if time.monotonic() > end:
+            raise EnvironmentFault(f"{what} is not ready after {READY_S:.0f} s: {missing}; see {plan.members_dir}")
+        time.sleep(POLL_S)
+
+
+def _wait_healthy(plan: LocalPlan, supervisor: Supervisor, members: Sequence[MemberPlan]) -> None:
+    def missing() -> str | None:
+        states = supervisor.states()
+        for member in members:
+            health = probe.ask(plan, member, states)
+            if not health.healthy:
+                return f"{member.name}: {health.state}"
+        return None
+
+    _wait(members[0].component, plan, supervisor, missing)
+
+
+def _wait_shard(plan: LocalPlan, supervisor: Supervisor, shard: int) -> None:
+    needed = plan.topology.postgres.members_per_shard - 1
+
+    def missing() -> str | None:
+        state = probe.shard_state(plan, shard)
+        if state.primary is None:
+            return f"shard {shard} has no running primary"
+        if len(state.streaming) < needed:
+            return f"shard {shard}: {len(state.streaming)} of {needed} replicas stream"
+        if plan.topology.postgres.patroni.synchronous == "quorum" and not state.synchronous:
+            return f"shard {shard} has no synchronous replica yet"
+        return None
+
+    _wait(f"postgres/shard-{shard}", plan, supervisor, missing)

@@ -1,0 +1,58 @@
+"""The environment's secrets: made once, one file each (0600), never printed, never in argv."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from infra.local.account import Account
+from infra.local.plan import APP_ROLE, LOOPBACK, LocalPlan
+
+SECRET_BYTES: Final = 24
+"""192 bits: beyond guessing, short enough for every server's limits."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Secrets:
+    superuser: str
+    replication: str
+    rewind: str
+    rest: str
+    app: str
+    redis: str
+    api_token: str
+
+
+def ensure(plan: LocalPlan, account: Account) -> Secrets:
+    """Read the environment's secrets, making those that do not exist yet."""
+    account.directory(plan.secrets_dir)
+
+    def secret(name: str) -> str:
+        path = plan.secrets_dir / name
+        if not path.exists():
+            account.write(path, secrets.token_urlsafe(SECRET_BYTES))
+        return path.read_text()
+
+    found = Secrets(
+        superuser=secret("postgres_superuser"),
+        replication=secret("postgres_replication"),
+        rewind=secret("postgres_rewind"),
+        rest=secret("patroni_rest"),
+        app=secret("postgres_app"),
+        redis=secret("redis"),
+        api_token=secret("api_token"),
+    )
+    account.write(plan.passfile, passfile_line(APP_ROLE, found.app))
+    account.write(plan.admin_passfile, passfile_line("postgres", found.superuser))
+    return found
+
+
+def passfile_line(user: str, password: str) -> str:
+    """libpq's format; any port, because a shard's members share their roles."""
+    return f"{LOOPBACK}:*:*:{user}:{password}\n"
+
+
+def redis_password_file(plan: LocalPlan) -> Path:
+    return plan.secrets_dir / "redis"

@@ -1,0 +1,255 @@
+"""The topology: the typed, strict model of what an environment consists of; the only source for both runtimes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+PROJECT: Final = "breakwater"
+CONFIG_PREFIX: Final = f"{PROJECT}:"
+
+MIN_PATRONI_TTL_S: Final = 20
+"""Patroni raises anything lower (patroni/validator.py), so a lower figure here would be a lie."""
+MIN_SYNC_MEMBERS: Final = 3
+"""Strict quorum sync stops writes without a standby: two replicas let one be lost and writes go on."""
+MIN_FENCE_MARGIN_S: Final = 5
+"""Between the warden's fence and the end of the lease; the kill, its proof and a slow scheduler need to fit in."""
+OBSERVER_CONNECTIONS: Final = 24
+"""Direct writers, readers and probes of one experiment on one primary (loadtests), which the reserve must hold."""
+SERVER_CONNECTIONS: Final = 12
+"""Patroni, replication of two standbys, pg_rewind, backups, and the superuser's reserved slots."""
+
+Component = Literal["etcd", "postgres", "redis", "h2o", "api", "edge", "mage"]
+
+
+class TopologyError(Exception):
+    """The topology file is missing or says something that cannot work; the message names file and field."""
+
+
+class Model(BaseModel):
+    """Unknown keys are refused: a misspelt setting must never be silently ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Chaos(Model):
+    """Where faults may act. Off unless the environment says otherwise."""
+
+    enabled: bool = False
+    components: list[Component] = []
+
+    def allows(self, component: str) -> bool:
+        """True when a fault may act on `component` (`postgres/shard-0` counts as `postgres`)."""
+        return self.enabled and component.split("/", 1)[0] in self.components
+
+
+class Etcd(Model):
+    members: Annotated[int, Field(ge=1, le=7)] = 3
+
+    @model_validator(mode="after")
+    def _odd(self) -> Etcd:
+        if self.members % 2 == 0:
+            raise ValueError(
+                f"members is {self.members}: an even etcd cluster tolerates no more failures than one member fewer, "
+                "and loses quorum more easily; choose an odd number"
+            )
+        return self
+
+
+class Patroni(Model):
+    """Seconds. Defaults are Patroni's floor: the lease is what bounds a failover that nobody can prove."""
+
+    ttl: Annotated[int, Field(ge=MIN_PATRONI_TTL_S, le=300)] = 20
+    loop_wait: Annotated[int, Field(ge=1)] = 5
+    retry_timeout: Annotated[int, Field(ge=3)] = 5
+    synchronous: Literal["quorum", "off"] = "quorum"
+
+    @model_validator(mode="after")
+    def _fits_the_lease(self) -> Patroni:
+        needed = self.loop_wait + 2 * self.retry_timeout
+        if needed > self.ttl:
+            raise ValueError(
+                f"loop_wait + 2*retry_timeout is {needed} s, more than ttl {self.ttl} s: the primary could lose its "
+                "lease while it still retries (Patroni would silently lower the figures)"
+            )
+        return self
+
+
+class Warden(Model):
+    """The guard beside each Postgres member. `fence_margin` is seconds before the lease ends."""
+
+    enabled: bool = True
+    fence_margin: Annotated[int, Field(ge=MIN_FENCE_MARGIN_S)] = 8
+
+
+class Postgres(Model):
+    shards: Annotated[int, Field(ge=1, le=64)] = 2
+    members_per_shard: Annotated[int, Field(ge=1, le=9)] = 3
+    max_connections: Annotated[int, Field(ge=20, le=1000)] = 120
+    reserved_connections: Annotated[int, Field(ge=SERVER_CONNECTIONS)] = 40
+    patroni: Patroni = Patroni()
+    warden: Warden = Warden()
+
+    @model_validator(mode="after")
+    def _quorum(self) -> Postgres:
+        if self.patroni.synchronous == "quorum" and self.members_per_shard < MIN_SYNC_MEMBERS:
+            raise ValueError(
+                f"members_per_shard is {self.members_per_shard}: strict quorum sync needs at least {MIN_SYNC_MEMBERS}, "
+                "or losing one member stops every write"
+            )
+        if self.warden.fence_margin >= self.patroni.ttl - self.patroni.loop_wait:
+            raise ValueError(
+                f"warden.fence_margin {self.warden.fence_margin} s leaves a healthy Patroni less than one loop_wait "
+                "to answer: it would be fenced for nothing"
+            )
+        return self
+
+
+class Redis(Model):
+    max_memory_mb: Annotated[int, Field(ge=16)] = 64
+
+
+class H2O(Model):
+    """Memory limit of one node; the JVM's heap is 70 % of it, native memory (XGBoost, threads, metaspace) the rest."""
+
+    nodes: Annotated[int, Field(ge=1, le=32)] = 1
+    memory_mb: Annotated[int, Field(ge=512)] = 2048
+    heap_share: float = 0.7
+
+    @model_validator(mode="after")
+    def _split(self) -> H2O:
+        if self.heap_share != 0.7:  # noqa: PLR2004 - the agreed split, checked by the gate as well
+            raise ValueError(
+                f"heap_share is {self.heap_share}: the split is 0.7 heap and 0.3 native; more heap gets a node "
+                "killed by the kernel, less wastes what was paid for"
+            )
+        return self
+
+    @property
+    def heap_mb(self) -> int:
+        return int(self.memory_mb * self.heap_share)
+
+
+class Pool(Model):
+    """Connections of one API replica to one shard, for each of its two pools (writes, reads)."""
+
+    min: Annotated[int, Field(ge=1)] = 2
+    max: Annotated[int, Field(ge=1)] = 8
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Pool:
+        if self.min > self.max:
+            raise ValueError(f"pool min {self.min} is more than max {self.max}")
+        return self
+
+
+class Api(Model):
+    """`surge` is how many replicas more a rolling update may run; they hold connections too."""
+
+    replicas: Annotated[int, Field(ge=2)] = 2
+    max_replicas: Annotated[int, Field(ge=2)] = 4
+    surge: Annotated[int, Field(ge=1)] = 1
+    pool: Pool = Pool()
+    jvm_heap_mb: Annotated[int, Field(ge=64)] = 128
+
+    @model_validator(mode="after")
+    def _range(self) -> Api:
+        if self.replicas > self.max_replicas:
+            raise ValueError(f"replicas {self.replicas} is more than max_replicas {self.max_replicas}")
+        return self
+
+
+class Local(Model):
+    """Only the local runtime: every port is `port_base` plus a fixed offset, on 127.0.0.1."""
+
+    port_base: Annotated[int, Field(ge=1024, le=64000)] = 24000
+
+
+class Topology(Model):
+    """One environment. Read it with `load`; sections left out take the defaults above."""
+
+    environment: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+    runtime: Literal["local", "kubernetes"]
+    chaos: Chaos = Chaos()
+    etcd: Etcd = Etcd()
+    postgres: Postgres = Postgres()
+    redis: Redis = Redis()
+    h2o: H2O = H2O()
+    api: Api = Api()
+    local: Local = Local()
+
+    @model_validator(mode="after")
+    def _connection_budget(self) -> Topology:
+        pools = 2 * self.api.pool.max * (self.api.max_replicas + self.api.surge)
+        budget = self.postgres.max_connections - self.postgres.reserved_connections
+        if pools > budget:
+            raise ValueError(
+                f"the API may open {pools} connections to one primary (2 pools x {self.api.pool.max} x "
+                f"({self.api.max_replicas} replicas + {self.api.surge} surge)), but postgres.max_connections - "
+                f"reserved_connections leaves {budget}: writers would be refused just when replicas scale out"
+            )
+        observers = OBSERVER_CONNECTIONS if self.chaos.enabled else 0
+        if self.postgres.reserved_connections < SERVER_CONNECTIONS + observers:
+            raise ValueError(
+                f"postgres.reserved_connections is {self.postgres.reserved_connections}: the servers need "
+                f"{SERVER_CONNECTIONS} and the observers of an experiment {observers}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _no_chaos_in_production(self) -> Topology:
+        if self.environment == "production" and self.chaos.enabled:
+            raise ValueError("chaos.enabled in production: faults never act there; production takes staging's evidence")
+        return self
+
+    def digest(self) -> str:
+        """sha256 of the canonical JSON: names this topology in runs and gates."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def stack_file(project: Path, environment: str) -> Path:
+    return project / f"Pulumi.{environment}.yaml"
+
+
+def load(project: Path, environment: str) -> Topology:
+    """The topology in `project/Pulumi.<environment>.yaml`.
+
+    Raises TopologyError naming the file and every wrong field.
+    """
+    path = stack_file(project, environment)
+    try:
+        document = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        known = sorted(p.name.split(".")[1] for p in project.glob("Pulumi.*.yaml"))
+        raise TopologyError(
+            f"no environment {environment!r}: {path} does not exist; known here: {', '.join(known) or 'none'}"
+        ) from error
+    except (OSError, yaml.YAMLError) as error:
+        raise TopologyError(f"{path} cannot be read: {error}") from error
+    return parse(document, environment, source=str(path))
+
+
+def parse(document: object, environment: str, *, source: str) -> Topology:
+    """Build the topology from a stack file's document; keys of other namespaces (`kubernetes:context`) are not ours."""
+    if not isinstance(document, Mapping) or not isinstance(document.get("config"), Mapping):
+        raise TopologyError(f"{source}: expected a mapping with `config:`")
+    config: Mapping[str, Any] = document["config"]
+    ours = {key.removeprefix(CONFIG_PREFIX): value for key, value in config.items() if key.startswith(CONFIG_PREFIX)}
+    if "environment" in ours:
+        raise TopologyError(f"{source}: {CONFIG_PREFIX}environment is given by the file's name; remove it")
+    try:
+        return Topology.model_validate({"environment": environment, **ours})
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{CONFIG_PREFIX}{'.'.join(map(str, item['loc'])) or '(whole)'}: "
+            f"{item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors()
+        )
+        raise TopologyError(f"{source}: {problems}") from error
