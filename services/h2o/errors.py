@@ -1,0 +1,23 @@
+"""What can go wrong with H2O; every message says what happened, where, and what to do."""
+
+from __future__ import annotations
+
+
+class H2OError(Exception):
+    """Base of everything this package raises."""
+
+
+class JarMissing(H2OError):
+    """The installed h2o package has no server jar, or the jar no scoring runtime."""
+
+
+class PortInUse(H2OError):
+    """One of the two ports that a server needs is taken."""
+
+
+class ServerFailed(H2OError):
+    """The server did not start, did not get healthy, or did not end in time."""
+
+
+class TrainingRefused(H2OError):
+    """The training data break a rule (columns, time order), or the job did not finish as asked."""

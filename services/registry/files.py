@@ -1,0 +1,137 @@
+"""The registry as files: models_dir/<name>/<version>/{model.zip,model.json} and models_dir/current.json.
+
+Publishing writes the version completely, then moves the pointer; each step is a write beside the place, fsync and
+rename, so that a reader (or a power cut) sees the old state or the new one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from services.registry.card import ModelCard, Name, sha256_of
+from services.registry.errors import ArtifactCorrupt, NoModel, VersionTaken
+
+PUBLIC_FILE = 0o644
+"""Models are no secrets; the server that scores may run as another user than the one that trains."""
+
+
+class Pointer(BaseModel):
+    """Which version serves. `generation` grows with every move, also when it moves back to an older version."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    name: Name
+    version: Name
+    generation: int = Field(ge=1)
+
+    def to_json(self) -> str:
+        return self.model_dump_json(by_alias=True) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A version whose artifact matched its card when it was read."""
+
+    artifact: Path
+    card: ModelCard
+
+
+class FileRegistry:
+    """Reads and publishes models below one directory."""
+
+    def __init__(self, models_dir: Path) -> None:
+        self._root = models_dir
+
+    def pointer(self) -> Pointer:
+        """What serves now. NoModel before the first publication, ArtifactCorrupt when the file is damaged."""
+        path = self._root / "current.json"
+        try:
+            return Pointer.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise NoModel(f"{path} does not exist: train and publish a model") from None
+        except (OSError, ValidationError) as error:
+            raise ArtifactCorrupt(f"{path} is not a model pointer ({error}): publish a model again") from error
+
+    def open(self, name: str, version: str) -> ModelFiles:
+        """A version with its checksum verified; ArtifactCorrupt says which file is wrong and how."""
+        directory = self._root / name / version
+        try:
+            card = ModelCard.model_validate_json((directory / "model.json").read_bytes())
+            actual = sha256_of(directory / "model.zip")
+        except (OSError, ValidationError) as error:
+            raise ArtifactCorrupt(f"model {name} {version} in {directory} is unreadable: {error}") from error
+        if (card.name, card.version) != (name, version):
+            raise ArtifactCorrupt(f"{directory}/model.json is the card of {card.name} {card.version}: publish again")
+        if actual != card.sha256:
+            raise ArtifactCorrupt(f"{directory}/model.zip has sha256 {actual}, its card says {card.sha256}")
+        return ModelFiles(directory / "model.zip", card)
+
+    def publish(self, artifact: Path, card: ModelCard) -> Pointer:
+        """Store the version and point to it. The same version again is allowed with the same content only."""
+        if (actual := sha256_of(artifact)) != card.sha256:
+            raise ArtifactCorrupt(f"{artifact} has sha256 {actual}, its card says {card.sha256}: train again")
+        with self._locked():
+            self._store(artifact, card)
+            return self._move(card.name, card.version)
+
+    def activate(self, name: str, version: str) -> Pointer:
+        """Point to a version that is already stored (a rollback, for example)."""
+        self.open(name, version)
+        with self._locked():
+            return self._move(name, version)
+
+    def _store(self, artifact: Path, card: ModelCard) -> None:
+        directory = self._root / card.name / card.version
+        if (directory / "model.json").exists():
+            if self.open(card.name, card.version).card.sha256 != card.sha256:
+                raise VersionTaken(f"{directory} holds another artifact: choose a new version")
+            return
+        directory.mkdir(parents=True, exist_ok=True)
+        _replace(directory / "model.zip", artifact.read_bytes())
+        _replace(directory / "model.json", card.to_json().encode())
+
+    def _move(self, name: str, version: str) -> Pointer:
+        try:
+            generation = self.pointer().generation + 1
+        except NoModel:
+            generation = 1
+        pointer = Pointer(name=name, version=version, generation=generation)
+        _replace(self._root / "current.json", pointer.to_json().encode())
+        return pointer
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One publisher at a time, so that no generation is given twice."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        with (self._root / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _replace(path: Path, content: bytes) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as out:
+            out.write(content)
+            out.flush()
+            os.fchmod(out.fileno(), PUBLIC_FILE)
+            os.fsync(out.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

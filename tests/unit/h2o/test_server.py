@@ -1,0 +1,47 @@
+"""What the H2O server is started with, and what it refuses before it starts."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from services.h2o import server
+from services.h2o.errors import PortInUse
+
+
+def a_server(directory: Path, port: int = 54321) -> server.H2OServer:
+    return server.H2OServer(directory=directory, port=port, heap_mb=512)
+
+
+def test_it_listens_on_loopback_with_its_own_heap_and_directory(tmp_path: Path) -> None:
+    command = a_server(tmp_path).command()
+    options = dict(itertools.pairwise(command))
+    assert options["-ip"] == options["-web_ip"] == "127.0.0.1"
+    assert options["-port"] == "54321"
+    assert options["-ice_root"] == str(tmp_path / "ice")
+    assert "-Xmx512m" in command
+    assert options["-flatfile"] == str(tmp_path / "flatfile")
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_a_taken_port_is_refused_before_anything_starts(tmp_path: Path, offset: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1] - offset
+        with pytest.raises(PortInUse, match="choose another port"):
+            server.start(a_server(tmp_path / "h2o", port))
+    assert not (tmp_path / "h2o").exists()
+
+
+def test_stop_without_a_server_does_nothing(tmp_path: Path) -> None:
+    assert server.stop(a_server(tmp_path)) is False
+
+
+def test_stop_spares_a_process_that_only_has_the_number(tmp_path: Path) -> None:
+    a_server(tmp_path).pidfile.write_text(json.dumps({"pid": os.getpid(), "start_ticks": 1}))
+    assert server.stop(a_server(tmp_path)) is False
+    assert not a_server(tmp_path).pidfile.exists()
