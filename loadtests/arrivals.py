@@ -1,0 +1,40 @@
+"""Arrival processes of the open model: when each operation is due, whatever became of the ones before it.
+
+Offsets are nanoseconds from the process's start, endless and never decreasing. An arrival that a stalled server
+makes late keeps its due time, so latency counted from it hides no wait (coordinated omission).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+NS_PER_S = 1_000_000_000
+
+
+def poisson(rate: float, seed: str) -> Iterator[int]:
+    """Independent arrivals at `rate` per second on average; the same for the same seed. ValueError unless rate > 0."""
+    _check(rate)
+    clock = random.Random(seed)  # noqa: S311 - a repeatable schedule, not a secret
+    due_s = 0.0
+    while True:
+        due_s += clock.expovariate(rate)
+        yield int(due_s * NS_PER_S)
+
+
+def uniform(rate: float, seed: str) -> Iterator[int]:
+    """Arrivals exactly 1/rate apart after a seeded phase, so that no gap is longer than that.
+
+    Writers use it: the gap bounds the resolution of a recovery time. ValueError unless rate > 0.
+    """
+    _check(rate)
+    phase = random.Random(seed).random()  # noqa: S311 - a repeatable schedule, not a secret
+    count = 0
+    while True:
+        yield int((count + phase) * NS_PER_S / rate)
+        count += 1
+
+
+def _check(rate: float) -> None:
+    if not 0 < rate < NS_PER_S:
+        raise ValueError(f"an arrival process needs a rate above 0 per second, got {rate}: leave the stream out")

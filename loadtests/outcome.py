@@ -1,0 +1,99 @@
+"""What an answer of the API proves: the two axes of a history row, judged as strictly as an outsider can."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from loadtests.record import NO_TIMELINE, Durability, Error
+
+OK: Final = 200
+CONFLICT: Final = 409
+CLIENT_ERRORS: Final = range(400, 500)
+NOT_APPLIED_CODE: Final = "shard_unavailable"
+"""The API's promise that a refused write is certainly not applied; every other 5xx leaves that open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`error` NONE is a right answer (whether in time is the caller's to say); `member` and `timeline` where known."""
+
+    error: Error
+    durability: Durability = Durability.NONE
+    member: str | None = None
+    timeline: int = NO_TIMELINE
+
+
+def predicted(status: int, body: bytes) -> Outcome:
+    """A prediction is right when it is 200 with a probability between 0 and 1."""
+    if status != OK:
+        return Outcome(_http_error(status))
+    answer = _members(body)
+    probability = answer.get("probability")
+    if isinstance(probability, float | int) and not isinstance(probability, bool) and 0 <= probability <= 1:
+        return Outcome(Error.NONE)
+    return Outcome(Error.WRONG_ANSWER)
+
+
+def written(status: int, body: bytes) -> Outcome:
+    """200 acknowledges the row; a 4xx or code `shard_unavailable` certainly did not apply it; the rest is unknown."""
+    answer = _members(body)
+    if status == OK:
+        member, timeline = answer.get("server"), answer.get("timeline")
+        return Outcome(
+            Error.NONE,
+            Durability.OK,
+            member if isinstance(member, str) else None,
+            timeline if isinstance(timeline, int) else NO_TIMELINE,
+        )
+    if status == CONFLICT:
+        return Outcome(Error.NOT_OWNER, Durability.FAIL)
+    if status in CLIENT_ERRORS:
+        return Outcome(Error.HTTP_4XX, Durability.FAIL)
+    if answer.get("code") == NOT_APPLIED_CODE:
+        return Outcome(Error.HTTP_5XX, Durability.FAIL)
+    error = Error.COMMIT_UNKNOWN if answer.get("code") == "commit_unknown" else _http_error(status)
+    return Outcome(error, Durability.UNKNOWN)
+
+
+def unanswered(failure: BaseException, *, is_write: bool) -> Outcome:
+    """No answer came: only a refused connection proves that a write never left."""
+    causes = list(_causes(failure))
+    if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
+        error = Error.REFUSED
+    elif any(isinstance(cause, TimeoutError) or _is_tls_timeout(cause) for cause in causes):
+        error = Error.TIMEOUT
+    else:
+        error = Error.DISCONNECTED
+    if not is_write:
+        return Outcome(error)
+    return Outcome(error, Durability.FAIL if error is Error.REFUSED else Durability.UNKNOWN)
+
+
+def _http_error(status: int) -> Error:
+    return Error.HTTP_4XX if status in CLIENT_ERRORS else Error.HTTP_5XX
+
+
+def _members(body: bytes) -> dict[str, object]:
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _causes(failure: BaseException) -> Iterator[BaseException]:
+    """The exception, what it wraps (geventhttpclient's `original`) and what it was raised from."""
+    seen: BaseException | None = failure
+    while seen is not None:
+        yield seen
+        original = getattr(seen, "original", None)
+        seen = original if isinstance(original, BaseException) else seen.__cause__
+
+
+def _is_tls_timeout(cause: BaseException) -> bool:
+    return isinstance(cause, ssl.SSLError) and "timed out" in str(cause)
