@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from experiments.errors import ScenarioError
 from experiments.record import Rates, Strict
 
-EXTENSION: Final = "breakwater"
+SCENARIO_FILE: Final = "scenario.json"
 
 Compare = Literal["<", "<=", "==", ">="]
 Param = float | int | str | bool

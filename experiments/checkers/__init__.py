@@ -1,0 +1,50 @@
+"""Checkers by the name that a scenario's promise gives. Each is a pure function over a stored run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from experiments.checkers.availability import bad_predictions, other_shards_bad
+from experiments.checkers.durability import failed_present, lost_writes, unexpected_rows
+from experiments.checkers.finding import Checker
+from experiments.checkers.recovery import next_ack, old_primary_streaming, reads_resume, recovery_layers
+from experiments.checkers.validity import (
+    baseline_healthy,
+    fault_proven,
+    journal_clean,
+    load_kept_schedule,
+    writes_attempted,
+)
+from experiments.errors import ScenarioError
+
+CHECKERS: Final[Mapping[str, Checker]] = {
+    checker.__name__: checker
+    for checker in (
+        bad_predictions,
+        baseline_healthy,
+        failed_present,
+        fault_proven,
+        journal_clean,
+        load_kept_schedule,
+        lost_writes,
+        next_ack,
+        old_primary_streaming,
+        other_shards_bad,
+        reads_resume,
+        recovery_layers,
+        unexpected_rows,
+        writes_attempted,
+    )
+}
+
+
+def checker_named(name: str) -> Checker:
+    """ScenarioError naming all checkers when there is none of this name."""
+    try:
+        return CHECKERS[name]
+    except KeyError:
+        raise ScenarioError(f"there is no checker {name!r}; there are {', '.join(sorted(CHECKERS))}") from None
+
+
+__all__ = ["CHECKERS", "checker_named"]

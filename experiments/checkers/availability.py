@@ -1,0 +1,95 @@
+"""Who else noticed: operations that did not get a right answer before their deadline."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from experiments.checkers.fault import NS_PER_MS, NS_PER_S, doubt_fault
+from experiments.checkers.finding import EXHIBIT_ROWS, Exhibit, Finding, count, measured, unknown
+from experiments.evidence import Evidence
+from experiments.history import History, Mask
+from experiments.record import RunRecord
+from experiments.scenario import Promise
+from loadtests.record import NO_SHARD, Error, Kind
+
+MIN_OPERATIONS: Final = 100
+"""Fewer operations than this prove nothing by not failing."""
+
+
+def other_shards_bad(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
+    """Bad operations elsewhere from the fault to the end of the recovery: other shards, and predictions by vector."""
+    if run.fault is None or run.windows.fault is None:
+        return unknown(promise, "the run has no whole fault window")
+    end = run.windows.recovery[1] if run.windows.recovery is not None else run.windows.fault[1]
+    window = (run.windows.fault[0], end)
+    rows = history.where((history.shard != run.fault.shard) & history.scheduled_in(window))
+    return _bad(rows, evidence, promise, run, "operation")
+
+
+def bad_predictions(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
+    """Bad predictions over the whole run, by vector and by entity.
+
+    A prediction by entity reads its shard, so those of the faulted shard are left to the reads' own promise for
+    `faulted_shard_grace_s` after the fault.
+    """
+    whole = run.windows.whole
+    if whole is None:
+        return unknown(promise, "the run has no window at all")
+    left_out = _within_grace(history, promise, run)
+    rows = history.where(history.of(Kind.PREDICT) & history.scheduled_in(whole) & ~left_out)
+    return _bad(rows, evidence, promise, run, "prediction")
+
+
+def _within_grace(history: History, promise: Promise, run: RunRecord) -> Mask:
+    grace_ns = round(promise.number("faulted_shard_grace_s", 0) * NS_PER_S)
+    if run.fault is None or not grace_ns:
+        return np.zeros(len(history), dtype=np.bool_)
+    under_way = (history.end_ns >= run.fault.t_ns) & (history.sched_ns < run.fault.t_ns + grace_ns)
+    return under_way & np.equal(history.shard, run.fault.shard)
+
+
+def _bad(rows: History, evidence: Evidence, promise: Promise, run: RunRecord, noun: str) -> Finding:
+    bad = rows.where(~rows.available)
+    out_of = count(len(rows), noun)
+    split = _split(rows, bad)
+    reason = f"{count(len(bad), 'bad ' + noun)} of {len(rows):,}" + (f" ({split})" if split else "")
+    doubt = doubt_fault(evidence, run)
+    if doubt is None and len(rows) < MIN_OPERATIONS:
+        doubt = f"only {out_of} seen; {MIN_OPERATIONS} are needed"
+    if doubt and promise.kept(len(bad)):
+        return unknown(
+            promise, f"{reason}, but {doubt}", value=len(bad) if len(rows) else None, n=len(rows), out_of=out_of
+        )
+    evidence_of_bad = (_exhibit(bad, run, noun),) if len(bad) else ()
+    return measured(promise, len(bad), n=len(rows), out_of=out_of, reason=reason, evidence=evidence_of_bad)
+
+
+def _split(rows: History, bad: History) -> str:
+    """Bad of all, for predictions by vector and by entity and for every other kind that was seen."""
+    parts: list[str] = []
+    for kind in Kind:
+        for by_vector in (True, False):
+            all_of = rows.of(kind) & ((rows.shard == NO_SHARD) == by_vector)
+            if not all_of.any():
+                continue
+            bad_of = int((bad.of(kind) & ((bad.shard == NO_SHARD) == by_vector)).sum())
+            how = (" by vector" if by_vector else " by entity") if kind is Kind.PREDICT else ""
+            parts.append(f"{kind.value}{how} {bad_of:,} of {int(all_of.sum()):,}")
+    return ", ".join(parts)
+
+
+def _exhibit(bad: History, run: RunRecord, noun: str) -> Exhibit:
+    zero = run.fault.t_ns if run.fault is not None else int(bad.sched_ns[0])
+    rows = tuple(
+        (
+            f"{(int(bad.sched_ns[at]) - zero) / NS_PER_S:+.3f} s",
+            str(bad.kind[at]),
+            None if int(bad.shard[at]) == NO_SHARD else int(bad.shard[at]),
+            Error(int(bad.error[at])).name.lower(),
+            f"{(int(bad.end_ns[at]) - int(bad.sched_ns[at])) / NS_PER_MS:.1f} ms",
+        )
+        for at in range(min(len(bad), EXHIBIT_ROWS))
+    )
+    return Exhibit(f"bad {noun}s", ("due", "kind", "shard", "error", "answered after"), rows, len(bad))

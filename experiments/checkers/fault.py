@@ -1,0 +1,68 @@
+"""What every checker must know of the fault before it may say anything about it."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from experiments.evidence import Evidence
+from experiments.history import History, Mask
+from experiments.record import FaultRecord, RunRecord, Window
+from loadtests.record import Error, Kind
+
+NS_PER_S: Final = 1_000_000_000
+NS_PER_MS: Final = 1_000_000
+
+ON_TIME_NS: Final = 1 * NS_PER_S
+"""A write sent this long after its scheduled time was not attempted when it was due: far above the scheduling jitter
+of a busy machine, far below a stalled writer."""
+
+COUNT_NOISE: Final = 4.0
+"""Poisson arrivals: fewer rows than rate x time by more than this many standard deviations are rows that are missing
+(chance below 1 in 10,000), not luck."""
+
+
+def doubt_fault(evidence: Evidence, run: RunRecord) -> str | None:
+    """Why this run says nothing about a fault; None when the fault is proven to have happened."""
+    if run.fault is None:
+        return "no fault was recorded"
+    if not run.fault.proven:
+        return f"the fault on {run.fault.member} is not proven to have happened"
+    if not run.fault.pids:
+        return f"the fault on {run.fault.member} names no process that it ended"
+    return doubt_clocks(evidence, run)
+
+
+def doubt_clocks(evidence: Evidence, run: RunRecord) -> str | None:
+    """Why the sources' times cannot be compared; None when all of them read the run's clock."""
+    strange = sorted({f"{e.source} ({e.clock_id})" for e in evidence.events if e.clock_id != run.clock_id})
+    if strange:
+        return f"times of {', '.join(strange)} are from another clock than the run's ({run.clock_id})"
+    return None
+
+
+def after_fault(run: RunRecord, fault: FaultRecord) -> Window:
+    """From the fault to the end of what was watched."""
+    whole = run.windows.whole
+    return (fault.t_ns, max(whole[1], fault.t_ns) if whole is not None else fault.t_ns)
+
+
+def attempted_on_time(history: History) -> Mask:
+    """Operations that their client sent when they were due."""
+    mask: Mask = (history.error != int(Error.NOT_SENT)) & (history.start_ns - history.sched_ns <= ON_TIME_NS)
+    return mask
+
+
+def due(scheduled: int, rate: float, window: Window) -> float:
+    """How many operations a window should hold: those that were recorded, or what the rate says if rows are missing."""
+    expected = rate * (window[1] - window[0]) / NS_PER_S
+    return max(float(scheduled), expected - COUNT_NOISE * math.sqrt(expected))
+
+
+def attempted_writes(history: History, run: RunRecord, fault: FaultRecord, window: Window) -> tuple[int, float]:
+    """Writes to the faulted shard that were sent when due in a window, and how many were due."""
+    rows = history.where(
+        history.of(Kind.WRITE, Kind.WRITE_API) & (history.shard == fault.shard) & history.scheduled_in(window)
+    )
+    rate = run.rates.write + run.rates.write_api
+    return int(attempted_on_time(rows).sum()), due(len(rows), rate, window)
