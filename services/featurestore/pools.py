@@ -1,0 +1,264 @@
+"""Connection pools of one shard that come back within 100 ms of the shard itself and never hand out a dead connection.
+
+psycopg_pool's own back-off (1 s, then 2 s, 4 s ...) starts when a connection attempt fails, so attempts here do not
+fail: `Redial` repeats them inside the attempt. Nor is the pool's `check` used: after a failed check it sleeps 1 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import select
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final, Self, TypeVar
+
+import orjson
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import TupleRow
+from psycopg.types.json import set_json_loads
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+
+from services.contracts.shards import SessionTarget, ShardEndpoints
+from services.featurestore.errors import FeatureStoreError, ShardUnavailable
+from services.featurestore.sessions import CommitWarnings
+
+REDIAL_MIN_S: Final = 0.05
+REDIAL_MAX_S: Final = 0.1
+"""Pause between two attempts while a shard is away: a quarter of the fastest promotion seen (0.24 s), with jitter so
+that replicas do not dial in step. One attempt at a time per pool: each one logs in at the surviving standbys."""
+
+ACQUIRE_TIMEOUT_S: Final = 1.0
+"""A request waits this long for a connection: a failover by the warden fits in, a queue does not build up."""
+
+WAITERS_PER_CONNECTION: Final = 16
+"""Bulkhead: more requests than this per connection are refused at once instead of filling the process."""
+
+READ_LIFETIME_S: Final = 300.0
+"""Read connections are renewed: after a failover they sit on the new primary and should find their way back."""
+WRITE_LIFETIME_S: Final = 3600.0
+
+OPTIONS: Final = "-c statement_timeout=0 -c synchronous_commit=on"
+"""Nothing may cancel a COMMIT that was sent, and no default of role or database may weaken it."""
+
+TIMELINE: Final = """
+    select left(case when pg_is_in_recovery() then '0' else pg_walfile_name(pg_current_wal_lsn()) end, 8)
+"""
+"""A primary's timeline, hexadecimal, 0 for a standby. The control file's would lag behind a promotion."""
+
+Connected = TypeVar("Connected")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolBounds:
+    """Connections of one pool."""
+
+    min: int
+    max: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min <= self.max:
+            raise FeatureStoreError(f"a pool needs 1 <= min <= max connections, got {self.min} and {self.max}")
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionBudget:
+    """What one process may open per shard, all pools together: one server may have to take it all."""
+
+    min: int
+    max: int
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.min <= self.max:  # noqa: PLR2004 - one connection for each of the two pools
+            raise FeatureStoreError(
+                f"a shard's connection budget needs 2 <= min <= max (one connection to write, one to read), "
+                f"got {self.min} and {self.max}: correct the topology"
+            )
+
+    def split(self) -> tuple[PoolBounds, PoolBounds]:
+        """Bounds of the write and of the read pool; the odd connection goes to writes, which hold theirs longer."""
+        return (
+            PoolBounds(self.min - self.min // 2, self.max - self.max // 2),
+            PoolBounds(self.min // 2, self.max // 2),
+        )
+
+
+class Redial:
+    """Repeats connection attempts until one succeeds: one at a time while the server is away, all at once after."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+        self._reachable = True
+        self._closed = False
+        self.last_error = "none"
+
+    def close(self) -> None:
+        """Let every attempt end with its next failure."""
+        self._closed = True
+
+    async def until_connected(self, attempt: Callable[[], Awaitable[Connected]]) -> Connected:
+        """The first connection that `attempt` gives; psycopg.OperationalError only after `close`."""
+        while not self._closed:
+            if self._reachable:
+                if (connection := await self._try(attempt)) is not None:
+                    return connection
+                continue
+            async with self._turn:
+                if self._reachable:
+                    continue
+                await asyncio.sleep(random.uniform(REDIAL_MIN_S, REDIAL_MAX_S))  # noqa: S311 - jitter, no secret
+                if (connection := await self._try(attempt)) is not None:
+                    return connection
+        raise psycopg.OperationalError("the pool is closing")
+
+    async def _try(self, attempt: Callable[[], Awaitable[Connected]]) -> Connected | None:
+        try:
+            connection = await attempt()
+        except psycopg.Error as error:
+            self._reachable = False
+            self.last_error = str(error)
+            return None
+        self._reachable = True
+        return connection
+
+
+class ShardConnection(AsyncConnection[TupleRow]):
+    """A connection that knows which server it talks to and can be given up without cancelling what it sent."""
+
+    host_port: tuple[str, int]
+    timeline: int
+    made_at: float
+    warnings: CommitWarnings
+
+    @classmethod
+    async def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
+        """Connect and learn where to; returns only with a usable connection. `redial` is the pool's own keyword."""
+        redial: Redial = kwargs.pop("redial")
+
+        async def attempt() -> Self:
+            connection = await super(ShardConnection, cls).connect(conninfo, **kwargs)
+            try:
+                await connection._introduce()
+            except BaseException:
+                await connection.close()
+                raise
+            return connection
+
+        return await redial.until_connected(attempt)
+
+    async def _introduce(self) -> None:
+        self.made_at = time.monotonic()
+        self.warnings = CommitWarnings()
+        self.add_notice_handler(self.warnings)
+        set_json_loads(orjson.loads, self)
+        self.host_port = (self.info.host, self.info.port)
+        row = await (await self.execute(TIMELINE)).fetchone()
+        self.timeline = int(row[0], 16) if row is not None else 0
+
+    def is_alive(self) -> bool:
+        """False when the server has closed or reset the socket; costs no round trip.
+
+        An idle session sends nothing, so anything to read is a farewell.
+        """
+        if self.closed:
+            return False
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        return not poll.poll(0)
+
+    @contextmanager
+    def deadline(self, seconds: float) -> Iterator[None]:
+        """Shut the socket down when the block lasts longer: the pending call then fails with OperationalError.
+
+        Never cancels anything at the server, as a cancelled task or a statement_timeout would.
+        """
+        timer = asyncio.get_running_loop().call_later(seconds, self._sever)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _sever(self) -> None:
+        if not self.closed:
+            with socket.fromfd(self.fileno(), socket.AF_INET, socket.SOCK_STREAM) as line, suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
+
+
+class ShardPool:
+    """Connections of one kind (writes or reads) to one shard. A dead shard blocks nobody but its own callers."""
+
+    def __init__(
+        self,
+        shard: ShardEndpoints,
+        target: SessionTarget,
+        bounds: PoolBounds,
+        *,
+        max_lifetime_s: float,
+        application_name: str,
+    ) -> None:
+        self._shard = shard.shard
+        self._names = {(entry.host, entry.port): entry.name for entry in shard.hosts}
+        self._redial = Redial()
+        self._purged_at = 0.0
+        conninfo = make_conninfo(
+            shard.conninfo(target, application_name=application_name), options=OPTIONS, load_balance_hosts="random"
+        )
+        self._pool: AsyncConnectionPool[ShardConnection] = AsyncConnectionPool(
+            conninfo,
+            connection_class=ShardConnection,
+            kwargs={"redial": self._redial, "autocommit": True, "prepare_threshold": 0},
+            min_size=bounds.min,
+            max_size=bounds.max,
+            open=False,
+            name=f"shard-{shard.shard}-{target}",
+            max_waiting=bounds.max * WAITERS_PER_CONNECTION,
+            max_lifetime=max_lifetime_s,
+            # every connection may be redialling at once, and returned ones still need a worker
+            num_workers=bounds.max + 2,
+        )
+
+    async def open(self) -> None:
+        """Start connecting in the background; a shard that is down delays nobody."""
+        await self._pool.open()
+
+    async def close(self) -> None:
+        self._redial.close()
+        await self._pool.close()
+
+    async def acquire(self) -> ShardConnection:
+        """A living connection, to be given back with `release` or `discard`; ShardUnavailable within the timeout."""
+        give_up_at = time.monotonic() + ACQUIRE_TIMEOUT_S
+        while True:
+            try:
+                connection = await self._pool.getconn(give_up_at - time.monotonic())
+            except (PoolTimeout, TooManyRequests, PoolClosed) as error:
+                raise ShardUnavailable(
+                    self._shard, f"{error} (last connection error: {self._redial.last_error})"
+                ) from error
+            if connection.is_alive():
+                return connection
+            await self.discard(connection)
+
+    async def release(self, connection: ShardConnection) -> None:
+        await self._pool.putconn(connection)
+
+    async def discard(self, connection: ShardConnection) -> None:
+        """Close a connection that failed, and with it all that are as old: their server is suspect too."""
+        await connection.close()
+        await self._pool.putconn(connection)
+        if connection.made_at > self._purged_at:
+            self._purged_at = time.monotonic()
+            await self._pool.drain()
+
+    def server_name(self, connection: ShardConnection) -> str | None:
+        """Member name of the server behind a connection, None when the endpoints do not name it."""
+        return self._names.get(connection.host_port)
+
+    def stats(self) -> dict[str, int]:
+        """psycopg_pool's counters and measures."""
+        return self._pool.get_stats()

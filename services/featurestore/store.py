@@ -1,0 +1,333 @@
+"""Reads and writes of feature vectors: what is acknowledged is durable, what is read says how stale it may be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Self, TypeVar
+from uuid import UUID
+
+import orjson
+import psycopg
+from psycopg.rows import TupleRow
+
+from services.contracts.shards import ShardEndpoints
+from services.contracts.slots import SlotMap, slot_of
+from services.featurestore.errors import CommitUnknown, InvalidRequest, NotOwner, ShardUnavailable, SlotMapError
+from services.featurestore.migrate import check_servable
+from services.featurestore.pools import (
+    READ_LIFETIME_S,
+    WRITE_LIFETIME_S,
+    ConnectionBudget,
+    ShardConnection,
+    ShardPool,
+)
+
+WRITE_TIMEOUT_S: Final = 5.0
+"""From the first statement to the COMMIT's answer: well above a failover of the synchronous standby's stream, well
+below what a client waits; after it the connection is given up."""
+
+READ_TIMEOUT_S: Final = 0.5
+"""A key lookup takes under 1 ms; a silent server is left early enough for a second try within the client's patience."""
+
+READ_ATTEMPTS: Final = 2
+"""A read may meet a server that has just died once; the second attempt uses another connection."""
+
+OWNED: Final = "select 1 from owned_slots where slot = %s for share"
+ENTITY: Final = """
+    insert into entities (entity_id, segment) values (%s, %s)
+    on conflict (entity_id) do update set segment = excluded.segment
+"""
+FEATURES: Final = """
+    insert into features (entity_id, event_time, feature_vector, idempotency_key) values (%s, %s, %s::jsonb, %s)
+    on conflict (entity_id, event_time) do update
+    set feature_vector = excluded.feature_vector, idempotency_key = excluded.idempotency_key
+"""
+READ: Final = """
+    select found.*, pg_is_in_recovery(),
+        case
+            when not pg_is_in_recovery() then 0
+            when pg_last_wal_receive_lsn() <= pg_last_wal_replay_lsn()
+                and exists (select 1 from pg_stat_wal_receiver) then 0
+            else extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())
+        end::float8
+    from unnest(%s::uuid[], %s::timestamptz[]) as wanted (entity_id, event_time)
+    cross join lateral (
+        select f.entity_id, f.event_time, f.feature_vector from features f
+        where f.entity_id = wanted.entity_id and f.event_time = wanted.event_time
+        offset 0
+    ) as found
+"""
+"""`offset 0` keeps the join a primary-key lookup per key whatever the planner believes about the number of keys."""
+
+REVISION: Final = "select version_num from alembic_version"
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """The write is durable on the primary and on a synchronous standby."""
+
+    shard: int
+    server: str | None
+    timeline: int
+    idempotency_key: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRow:
+    """A stored vector. Every write acknowledged `staleness_s` seconds before the read is in it.
+
+    0 on a primary, and on a standby that is connected and has replayed all it received; None when a standby cannot say.
+    """
+
+    entity_id: UUID
+    event_time: datetime
+    features: Mapping[str, Any]
+    staleness_s: float | None
+    from_standby: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """Everything that serves one shard, shared with no other."""
+
+    shard: int
+    writes: ShardPool
+    reads: ShardPool
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """What one write transaction needs; `document` is the vector as JSON text."""
+
+    slot: int
+    generation: int
+    entity_id: UUID
+    segment: str
+    event_time: datetime
+    document: str
+    idempotency_key: UUID
+
+
+class FeatureStore:
+    """Routes by the slot map to shards that cannot slow each other. One event loop; use as an async context manager."""
+
+    def __init__(
+        self,
+        shards: Sequence[ShardEndpoints],
+        slot_map: Callable[[], SlotMap],
+        *,
+        budget: ConnectionBudget,
+        application_name: str,
+    ) -> None:
+        """`slot_map` gives the map in force (SlotMapReader.current); `budget` holds per shard for this process."""
+        writes, reads = budget.split()
+        self._slot_map = slot_map
+        self._finishing: set[asyncio.Task[Any]] = set()
+        self._lanes = {
+            shard.shard: _Lane(
+                shard.shard,
+                ShardPool(
+                    shard, "read-write", writes, max_lifetime_s=WRITE_LIFETIME_S, application_name=application_name
+                ),
+                ShardPool(
+                    shard, "prefer-standby", reads, max_lifetime_s=READ_LIFETIME_S, application_name=application_name
+                ),
+            )
+            for shard in shards
+        }
+
+    async def open(self) -> None:
+        """Start all pools; does not wait for any shard."""
+        for lane in self._lanes.values():
+            await lane.writes.open()
+            await lane.reads.open()
+
+    async def close(self) -> None:
+        """Let what was sent finish (bounded by its deadline), then close all pools."""
+        if self._finishing:
+            await asyncio.wait(self._finishing)
+        await asyncio.gather(*(pool.close() for lane in self._lanes.values() for pool in (lane.writes, lane.reads)))
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def write(
+        self,
+        entity_id: UUID,
+        event_time: datetime,
+        segment: str,
+        features: Mapping[str, Any],
+        *,
+        idempotency_key: UUID,
+    ) -> Acknowledgement:
+        """Insert or replace one vector.
+
+        Raises ShardUnavailable, NotOwner, InvalidRequest (certainly not applied) or CommitUnknown. A caller that is
+        cancelled does not cancel the write: it runs on to its own end.
+        """
+        slot_map = self._slot_map()
+        slot = slot_of(entity_id)
+        lane = self._lane(slot_map.owners[slot])
+        write = _Write(
+            slot,
+            slot_map.generation,
+            entity_id,
+            segment,
+            _aware(event_time, lane.shard),
+            orjson.dumps(features).decode(),
+            idempotency_key,
+        )
+        connection = await lane.writes.acquire()
+        return await self._to_its_end(_write(lane, connection, write))
+
+    async def read(self, entity_id: UUID, event_time: datetime, *, read_your_writes: bool = False) -> FeatureRow | None:
+        """The vector of exactly this entity and time, None when there is none. Raises ShardUnavailable.
+
+        From a standby when there is one; `read_your_writes` reads the primary, which has every acknowledged write.
+        """
+        rows = await self.read_many([(entity_id, event_time)], read_your_writes=read_your_writes)
+        return next(iter(rows.values()), None)
+
+    async def read_many(
+        self, keys: Sequence[tuple[UUID, datetime]], *, read_your_writes: bool = False
+    ) -> dict[tuple[UUID, datetime], FeatureRow]:
+        """Vectors by key, one query per shard, shards in parallel; keys without a vector are absent."""
+        slot_map = self._slot_map()
+        by_shard: dict[int, list[tuple[UUID, datetime]]] = defaultdict(list)
+        for entity_id, event_time in keys:
+            shard = slot_map.shard_of(entity_id)
+            by_shard[shard].append((entity_id, _aware(event_time, shard)))
+        answers = await asyncio.gather(
+            *(
+                self._query(
+                    self._lane(shard),
+                    READ,
+                    [list(column) for column in zip(*wanted, strict=True)],
+                    primary=read_your_writes,
+                )
+                for shard, wanted in by_shard.items()
+            )
+        )
+        rows = (FeatureRow(row[0], row[1], row[2], row[4], row[3]) for answer in answers for row in answer)
+        return {(row.entity_id, row.event_time): row for row in rows}
+
+    async def check_schema(self) -> None:
+        """SchemaSkew naming every shard whose schema this release must not serve; ShardUnavailable when one is away."""
+        lanes = self._lanes.values()
+        revisions = await asyncio.gather(*(self._revision(lane) for lane in lanes))
+        check_servable({lane.shard: revision for lane, revision in zip(lanes, revisions, strict=True)})
+
+    async def probe(self, shard: int) -> None:
+        """One round trip to the shard's primary; ShardUnavailable when it does not answer."""
+        await self._query(self._lane(shard), "select 1", (), primary=True)
+
+    def stats(self) -> dict[int, dict[str, dict[str, int]]]:
+        """psycopg_pool's counters: shard -> `write` or `read` -> counter."""
+        return {lane.shard: {"write": lane.writes.stats(), "read": lane.reads.stats()} for lane in self._lanes.values()}
+
+    def _lane(self, shard: int) -> _Lane:
+        lane = self._lanes.get(shard)
+        if lane is None:
+            raise SlotMapError(f"the slot map names shard {shard}, known are {sorted(self._lanes)}: add its endpoints")
+        return lane
+
+    async def _revision(self, lane: _Lane) -> str | None:
+        try:
+            rows = await self._query(lane, REVISION, (), primary=False)
+        except psycopg.errors.UndefinedTable:
+            return None
+        return str(rows[0][0]) if rows else None
+
+    async def _query(self, lane: _Lane, query: str, parameters: Sequence[Any], *, primary: bool) -> list[TupleRow]:
+        pool = lane.writes if primary else lane.reads
+        for _ in range(READ_ATTEMPTS):
+            connection = await pool.acquire()
+            try:
+                return await self._to_its_end(_fetch(pool, connection, query, parameters))
+            except psycopg.OperationalError as error:
+                last_error = error
+        raise ShardUnavailable(lane.shard, str(last_error)) from last_error
+
+    async def _to_its_end(self, work: Awaitable[Result]) -> Result:
+        # psycopg answers the cancellation of a task with a cancel request to the server, which would end the wait for
+        # the synchronous standby. So the work is a task of its own that no caller can cancel.
+        task = asyncio.ensure_future(work)
+        self._finishing.add(task)
+        task.add_done_callback(self._finishing.discard)
+        return await asyncio.shield(task)
+
+
+async def _write(lane: _Lane, connection: ShardConnection, write: _Write) -> Acknowledgement:
+    """One transaction in two round trips; ends with the connection given back."""
+    committing = False
+    healthy = False
+    try:
+        with connection.deadline(WRITE_TIMEOUT_S):
+            async with connection.pipeline():
+                await connection.execute("begin")
+                owned = await connection.execute(OWNED, (write.slot,))
+                await connection.execute(ENTITY, (write.entity_id, write.segment))
+                await connection.execute(
+                    FEATURES, (write.entity_id, write.event_time, write.document, write.idempotency_key)
+                )
+            if await owned.fetchone() is None:
+                healthy = await _rolled_back(connection)
+                raise NotOwner(lane.shard, write.slot, write.generation)
+            connection.warnings.clear()
+            committing = True
+            committed = await connection.execute("commit")
+        if connection.warnings.heard:
+            raise CommitUnknown(lane.shard, connection.warnings.heard[0])
+        if committed.statusmessage != "COMMIT":
+            raise CommitUnknown(lane.shard, f"COMMIT was answered with {committed.statusmessage}")
+        healthy = True
+        return Acknowledgement(
+            lane.shard, lane.writes.server_name(connection), connection.timeline, write.idempotency_key
+        )
+    except psycopg.Error as error:
+        if committing:
+            raise CommitUnknown(lane.shard, str(error)) from error
+        if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
+            healthy = await _rolled_back(connection)
+            raise InvalidRequest(lane.shard, str(error)) from error
+        # also SQLSTATE 25006: a session on a server that is no primary any more is of no use to anybody
+        raise ShardUnavailable(lane.shard, str(error)) from error
+    finally:
+        await (lane.writes.release(connection) if healthy else lane.writes.discard(connection))
+
+
+async def _rolled_back(connection: ShardConnection) -> bool:
+    """True when the session is fit for another transaction."""
+    try:
+        with connection.deadline(WRITE_TIMEOUT_S):
+            await connection.execute("rollback")
+    except psycopg.Error:
+        return False
+    return True
+
+
+async def _fetch(pool: ShardPool, connection: ShardConnection, query: str, parameters: Sequence[Any]) -> list[TupleRow]:
+    try:
+        with connection.deadline(READ_TIMEOUT_S):
+            rows = await (await connection.execute(query, parameters)).fetchall()
+    except BaseException:
+        await pool.discard(connection)
+        raise
+    await pool.release(connection)
+    return rows
+
+
+def _aware(event_time: datetime, shard: int) -> datetime:
+    if event_time.tzinfo is None:
+        raise InvalidRequest(shard, f"the event time {event_time} names no time zone")
+    return event_time

@@ -1,0 +1,1 @@
+"""Tests of the feature store against real PostgreSQL and etcd."""
