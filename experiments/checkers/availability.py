@@ -1,4 +1,7 @@
-"""Who else noticed: operations that did not get a right answer before their deadline."""
+"""Who else noticed: operations that did not get a right answer before their deadline.
+
+An operation that its client did not send when it was due is neither good nor bad: the load's own promise counts it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from experiments.checkers.fault import NS_PER_MS, NS_PER_S, doubt_fault
+from experiments.checkers.fault import NS_PER_MS, NS_PER_S, attempted_on_time, doubt_fault
 from experiments.checkers.finding import EXHIBIT_ROWS, Exhibit, Finding, count, measured, unknown
 from experiments.evidence import Evidence
 from experiments.history import History, Mask
@@ -51,10 +54,14 @@ def _within_grace(history: History, promise: Promise, run: RunRecord) -> Mask:
 
 
 def _bad(rows: History, evidence: Evidence, promise: Promise, run: RunRecord, noun: str) -> Finding:
+    scheduled = len(rows)
+    rows = rows.where(attempted_on_time(rows))
     bad = rows.where(~rows.available)
     out_of = count(len(rows), noun)
     split = _split(rows, bad)
     reason = f"{count(len(bad), 'bad ' + noun)} of {len(rows):,}" + (f" ({split})" if split else "")
+    if scheduled > len(rows):
+        reason += f"; {scheduled - len(rows):,} more were not sent when due"
     doubt = doubt_fault(evidence, run)
     if doubt is None and len(rows) < MIN_OPERATIONS:
         doubt = f"only {out_of} seen; {MIN_OPERATIONS} are needed"

@@ -155,7 +155,8 @@ def failed_present(history: History, evidence: Evidence, promise: Promise, run: 
     acknowledged = sum(account.acknowledged for account in accounts.values())
     if doubt or not acknowledged:
         return unknown(promise, doubt or "no write was acknowledged at all", n=failed, out_of=out_of)
-    return measured(promise, 0, n=failed, out_of=out_of, reason=f"none of {failed:,} failed writes was read back")
+    reason = f"none of {failed:,} failed writes was read back" if failed else "no write failed"
+    return measured(promise, 0, n=failed, out_of=out_of, reason=reason)
 
 
 def _accounts(history: History, evidence: Evidence, run: RunRecord) -> tuple[dict[int, Account], str | None]:

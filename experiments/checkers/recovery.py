@@ -11,7 +11,14 @@ from typing import Final
 
 import numpy as np
 
-from experiments.checkers.fault import NS_PER_MS, NS_PER_S, after_fault, attempted_writes, doubt_fault
+from experiments.checkers.fault import (
+    NS_PER_MS,
+    NS_PER_S,
+    after_fault,
+    attempted_on_time,
+    attempted_writes,
+    doubt_fault,
+)
 from experiments.checkers.finding import Exhibit, Finding, Verdict, count, measured, unknown
 from experiments.evidence import Evidence
 from experiments.history import History, Mask
@@ -28,6 +35,9 @@ RESOLUTION_NS: Final = 20 * NS_PER_MS
 
 MIN_ATTEMPTED: Final = 0.95
 """Below this share of the scheduled writes the silence may be the writers' own."""
+
+COARSE: Final = 0.1
+"""A gap of more than this share of the whole recovery (and more than RESOLUTION_NS) explains nothing by layer."""
 
 GAP_ROWS: Final = 10
 """Failed attempts shown from each end of the gap."""
@@ -63,9 +73,9 @@ def next_streak(rows: History, good: Mask, since_ns: int) -> Streak | None:
 
 
 def shard_writes(history: History, shard: int) -> History:
-    """Every write to a shard that was sent at all, direct and through the API, in the order of sending."""
-    sent = history.error != int(Error.NOT_SENT)
-    return history.where(history.of(Kind.WRITE, Kind.WRITE_API) & (history.shard == shard) & sent).by_start()
+    """Every write to a shard that was sent when due, direct and through the API, in the order of sending."""
+    of_shard = history.of(Kind.WRITE, Kind.WRITE_API) & (history.shard == shard)
+    return history.where(of_shard & attempted_on_time(history)).by_start()
 
 
 def acknowledged(rows: History) -> Mask:
@@ -108,7 +118,7 @@ def reads_resume(history: History, evidence: Evidence, promise: Promise, run: Ru
     if doubt or run.fault is None:
         return unknown(promise, f"{doubt}, so no recovery can be measured")
     of_shard = history.of(Kind.READ, Kind.PREDICT) & (history.shard == run.fault.shard)
-    rows = history.where(of_shard & (history.error != int(Error.NOT_SENT))).by_start()
+    rows = history.where(of_shard & attempted_on_time(history)).by_start()
     attempts = Attempts(rows, rows.available, run.fault, "good read")
     return _resumed(promise, attempts, f"{count(len(attempts.failed), 'bad read')} after the kill")
 
@@ -285,9 +295,11 @@ def recovery_layers(history: History, evidence: Evidence, promise: Promise, run:
         else f"{layer.name} not observed (the next layer includes it)"
         for layer in recovery.layers
     )
-    reason = f"{words}; together {recovery.total_ns / NS_PER_MS:.0f} ms"
+    gap = recovery.resolution_ns
+    reason = f"{words}; together {recovery.total_ns / NS_PER_MS:.0f} ms, resolution {gap / NS_PER_MS:.0f} ms"
     out_of = f"{len(seen)} of {len(recovery.layers)} layers"
-    if not promise.kept(len(seen)):
+    too_coarse = gap > RESOLUTION_NS and gap > COARSE * recovery.total_ns
+    if too_coarse or not promise.kept(len(seen)):
         return unknown(promise, reason, value=len(seen), n=len(seen), out_of=out_of)
     return measured(promise, len(seen), n=len(seen), out_of=out_of, reason=reason)
 

@@ -109,13 +109,13 @@ def baseline_healthy(history: History, evidence: Evidence, promise: Promise, run
     window = run.windows.baseline
     if window is None:
         return unknown(promise, "the run has no baseline window")
-    rows = history.where(history.scheduled_in(window))
+    # What was still under way at the window's end may have met the fault.
+    rows = history.where(history.scheduled_in(window) & (history.end_ns < window[1]) & attempted_on_time(history))
     out_of = count(len(rows), "operation")
     bad = int((~rows.available).sum())
     if bad:
-        return unknown(
-            promise, f"{count(bad, 'operation')} of {len(rows):,} were bad before the fault", n=len(rows), out_of=out_of
-        )
+        reason = f"{count(bad, 'bad operation')} of {len(rows):,} before the fault"
+        return unknown(promise, reason, n=len(rows), out_of=out_of)
     floor_ns = promise.number("floor_ms", DEFAULT_FLOOR_MS) * NS_PER_MS
     middle = (window[0] + window[1]) // 2
     worst: tuple[float, str] | None = None

@@ -1,0 +1,253 @@
+"""A run directory made by arithmetic, with each defect that a judge must see, as files of the real formats."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from experiments.history import merge, write_final
+from experiments.record import (
+    FaultRecord,
+    ProcessId,
+    Rates,
+    RunRecord,
+    ShardRecord,
+    WallAnchor,
+    Windows,
+)
+from experiments.scenario import SCENARIO_FILE, Scenario
+from loadtests.record import NO_SHARD, Durability, Error, Kind, recording
+from services.contracts.events import Event
+
+S = 1_000_000_000
+MS = 1_000_000
+ORIGIN = 5_000 * S
+KILL = ORIGIN + 30 * S
+CLOCK = "monotonic:0a1b2c3d"
+SCENARIO = Path(__file__).parents[3] / "experiments" / "scenarios" / "s01.yaml"
+MEMBERS = tuple(f"shard-{shard}-{member}" for shard in (0, 1) for member in (0, 1, 2))
+OLD, NEW = "shard-1-2", "shard-1-0"
+
+
+@dataclass
+class Synthetic:
+    """What happened. The defaults are a run in which every promise is kept. Times in seconds, after the kill."""
+
+    variant: str = "server-killed"
+    baseline_s: float = 30.0
+    fault_s: float = 20.0
+    recovery_s: float = 40.0
+    predict_rate: float = 100.0
+    write_rate: float = 100.0
+    write_api_rate: float = 50.0
+    read_rate: float = 50.0
+    outage_s: float = 0.24
+    read_outage_s: float = 0.05
+    detect_s: float | None = 0.041
+    promote_s: float | None = 0.213
+    route_s: float | None = 0.226
+    streaming_s: float | None = 6.4
+    proven: bool = True
+    fault: bool = True
+    steady_before: bool = True
+    steady_after: bool = True
+    failed_rollback: bool = False
+    journal: bool = True
+    final: bool = True
+    completed: bool = True
+    lose: int = 0
+    stray: int = 0
+    failed_present: int = 0
+    stalled_s: tuple[float, float] | None = None
+    """Writers send nothing between these two times."""
+    frozen_s: tuple[float, float] | None = None
+    """The edge answers nothing between these two times."""
+    baseline_bad: int = 0
+    baseline_noise: float = 1.0
+    """Latency of the baseline's second half over its first half."""
+    foreign_clock: bool = False
+    seed: int = 4711
+    keys: dict[int, list[tuple[int, int]]] = field(default_factory=lambda: {0: [], 1: []})
+    failed: list[tuple[int, int]] = field(default_factory=list)
+
+    def write(self, run_dir: Path) -> Path:
+        """Make the run directory; returns it."""
+        (run_dir / "parts").mkdir(parents=True)
+        self._history(run_dir)
+        merge(run_dir)
+        self.record().write(run_dir)
+        scenario = Scenario.read(SCENARIO).document()
+        (run_dir / SCENARIO_FILE).write_text(json.dumps(scenario))
+        (run_dir / "events.jsonl").write_bytes(b"".join(event.to_line() for event in self._events()))
+        if self.final:
+            self._final(run_dir)
+        if self.journal:
+            (run_dir / "journal.json").write_text(json.dumps(self._journal()))
+        return run_dir
+
+    def record(self) -> RunRecord:
+        end = self.fault_s
+        fault = FaultRecord(
+            component="postgres/shard-1",
+            shard=1,
+            member=OLD,
+            scope="member" if self.variant == "member-killed" else "server",
+            method="SIGKILL",
+            hold=True,
+            t_ns=KILL,
+            pids=tuple(ProcessId(pid=4000 + n, start_ticks=99000 + n, name="postgres") for n in range(14)),
+            proven=self.proven,
+            evidence="14 of 14 processes gone, connections refused" if self.proven else "every process still runs",
+            old_timeline=1,
+        )
+        return RunRecord(
+            run_id="20261121T103107-S-01-server-killed",
+            environment="local",
+            scenario="S-01",
+            variant=self.variant,
+            seed=self.seed,
+            clock_id=CLOCK,
+            wall_anchor=WallAnchor(monotonic_ns=ORIGIN, unix_ns=1_795_257_067 * S),
+            commit="3f9c2ab",
+            members=MEMBERS,
+            shards=tuple(ShardRecord(shard=n, members=MEMBERS[3 * n : 3 * n + 3]) for n in (0, 1)),
+            rates=Rates(
+                predict=self.predict_rate, write=self.write_rate, write_api=self.write_api_rate, read=self.read_rate
+            ),
+            windows=Windows(
+                baseline=(KILL - int(self.baseline_s * S), KILL),
+                fault=(KILL, KILL + int(end * S)) if self.fault else None,
+                recovery=(KILL + int(end * S), KILL + int((end + self.recovery_s) * S)) if self.fault else None,
+            ),
+            fault=fault if self.fault else None,
+            completed=self.completed,
+        )
+
+    def _history(self, run_dir: Path) -> None:
+        chance = random.Random(self.seed)  # noqa: S311 - a repeatable run, not a secret
+        streams: list[tuple[Kind, int, float]] = [(Kind.PREDICT, -1, self.predict_rate)]
+        for shard in (0, 1):
+            streams += [
+                (Kind.WRITE, shard, self.write_rate),
+                (Kind.WRITE_API, shard, self.write_api_rate),
+                (Kind.READ, shard, self.read_rate),
+            ]
+        for process, (kind, shard, rate) in enumerate(streams):
+            with recording(run_dir / "parts" / f"{kind}-{max(shard, 0)}.arrow", process) as recorder:
+                for row in self._stream(kind, shard, rate, process, chance):
+                    recorder.add(**row)
+
+    def _stream(self, kind: Kind, shard: int, rate: float, process: int, chance: random.Random) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        total = self.baseline_s + self.fault_s + self.recovery_s
+        phase = chance.random()
+        for number in range(int(rate * total)):
+            at = KILL - int(self.baseline_s * S) + int((number + phase) / rate * S)
+            to = shard if kind is not Kind.PREDICT else chance.choice((NO_SHARD, NO_SHARD, 0, 1))
+            op_id = (process << 48) | number
+            rows.append(self._operation(kind, to, at, op_id, chance))
+        return rows
+
+    def _operation(self, kind: Kind, shard: int, at: int, op_id: int, chance: random.Random) -> dict[str, Any]:
+        writing = kind in (Kind.WRITE, Kind.WRITE_API)
+        median = {Kind.PREDICT: 2.2, Kind.READ: 1.6, Kind.WRITE: 5.5, Kind.WRITE_API: 8.0}[kind]
+        took = median * chance.lognormvariate(0, 0.35)
+        since = (at - KILL) / S
+        if -self.baseline_s / 2 <= since < 0:
+            took *= self.baseline_noise
+        start = at + int(chance.uniform(0.02, 0.4) * MS)
+        row: dict[str, Any] = {
+            "op_id": op_id, "kind": kind, "shard": shard, "key": op_id if writing else 0,
+            "value": chance.randrange(2**31) if writing else 0, "sched_ns": at, "start_ns": start,
+            "end_ns": start + int(took * MS), "durability": Durability.OK if writing else Durability.NONE,
+            "available": True, "error": Error.NONE, "server": 3 * shard if shard != NO_SHARD else 65535,
+            "timeline": (2 if since > 0 and shard == 1 else 1) if writing else 0,
+        }  # fmt: skip
+        self._disturb(row, kind, since, chance)
+        if row["durability"] is Durability.OK:
+            self.keys[shard].append((row["key"], row["value"]))
+        elif row["durability"] is Durability.FAIL:
+            self.failed.append((row["key"], row["value"]))
+        return row
+
+    def _disturb(self, row: dict[str, Any], kind: Kind, since: float, chance: random.Random) -> None:
+        writing = kind in (Kind.WRITE, Kind.WRITE_API)
+        outage = self.outage_s if writing else self.read_outage_s
+        edge = kind in (Kind.PREDICT, Kind.WRITE_API)
+        if self.stalled_s and writing and self.stalled_s[0] <= since < self.stalled_s[1]:
+            self._fail(row, Error.NOT_SENT, 0.0, Durability.FAIL if writing else Durability.NONE)
+        elif self.frozen_s and edge and self.frozen_s[0] <= since < self.frozen_s[1]:
+            wait = (self.frozen_s[1] - since) * 1000
+            self._fail(row, Error.TIMEOUT, wait, Durability.UNKNOWN if writing else Durability.NONE)
+        elif self.baseline_bad and since < -1 and kind is Kind.PREDICT:
+            self.baseline_bad -= 1
+            self._fail(row, Error.HTTP_5XX, 3.0, Durability.NONE)
+        elif self.fault and row["shard"] == 1 and -0.004 <= since < outage:
+            dying = since < 0.004
+            durability = Durability.UNKNOWN if dying else Durability.FAIL
+            error = Error.DISCONNECTED if dying else Error.REFUSED
+            self._fail(row, error, chance.uniform(0.3, 2.0), durability if writing else Durability.NONE)
+
+    @staticmethod
+    def _fail(row: dict[str, Any], error: Error, took_ms: float, durability: Durability) -> None:
+        row.update(
+            available=False, error=error, durability=durability, end_ns=row["start_ns"] + int(took_ms * MS), timeline=0
+        )
+
+    def _events(self) -> list[Event]:
+        def event(after_s: float, source: str, kind: str, member: str | None = None, **data: Any) -> Event:
+            return Event(KILL + int(after_s * S), CLOCK, source, member, kind, data)
+
+        events = [event(-self.baseline_s - 2, "run", "load_started"), event(-self.baseline_s, "run", "baseline")]
+        if not self.fault:
+            return events
+        events += [event(0, "run", "fault"), event(0.0, "fault", "killed", OLD, shard=1)]
+        if self.proven:
+            events.append(event(0.031, "fault", "proven", OLD, evidence="14 of 14 processes gone"))
+            events.append(event(0.032, "warden", "gone", OLD, processes=14))
+        if self.detect_s is not None:
+            if self.variant == "server-killed":
+                events.append(event(self.detect_s - 0.002, "warden", "released", OLD, revision=812))
+            events.append(event(self.detect_s, "etcd", "leader_deleted", OLD, shard=1, revision=812))
+            events.append(event(self.detect_s + 0.021, "etcd", "leader_set", NEW, shard=1, revision=815))
+        if self.promote_s is not None:
+            events.append(event(self.promote_s, "prober", "writable", NEW, shard=1, timeline=2))
+        if self.route_s is not None:
+            events.append(event(self.route_s, "router", "routed", NEW, shard=1, timeline=2, connect_ns=4_200_000))
+        events += [event(self.fault_s, "fault", "started", OLD), event(self.fault_s, "run", "recovery")]
+        if self.streaming_s is not None:
+            at = self.fault_s + self.streaming_s
+            events.append(event(at, "prober", "streaming", OLD, shard=1, timeline=2, lag_bytes=0))
+        end = self.fault_s + self.recovery_s
+        events += [event(end + 0.1, "run", "final_reads"), event(end + 0.9, "run", "finished")]
+        if self.foreign_clock:
+            events.append(Event(KILL, "monotonic:ffffffff", "warden", OLD, "watching", {}))
+        return events
+
+    def _final(self, run_dir: Path) -> None:
+        rows = {shard: list(keys) for shard, keys in self.keys.items()}
+        for _ in range(self.lose):
+            rows[1].pop(len(rows[1]) // 3)
+        rows[0] += [(2**62 + n, n) for n in range(self.stray)]
+        rows[1] += self.failed[: self.failed_present]
+        write_final(run_dir, rows)
+
+    def _journal(self) -> dict[str, Any]:
+        def activity(name: str, status: str = "succeeded") -> dict[str, Any]:
+            return {"activity": {"type": "action", "name": name}, "status": status, "output": None}
+
+        return {
+            "chaoslib-version": "1.44.0",
+            "status": "completed",
+            "deviated": not self.steady_after,
+            "steady_states": {
+                "before": {"steady_state_met": self.steady_before, "probes": []},
+                "after": {"steady_state_met": self.steady_after, "probes": []},
+                "during": [],
+            },
+            "run": [activity("kill the primary"), activity("wait"), activity("start the old primary")],
+            "rollbacks": [activity("start what is down", "failed" if self.failed_rollback else "succeeded")],
+        }
