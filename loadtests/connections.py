@@ -44,12 +44,27 @@ class Link:
             handle.shutdown(socket.SHUT_RDWR)
 
 
+async def open_link(conninfo: str, endpoints: ShardEndpoints) -> Link:
+    """Connect and ask the server for its timeline; psycopg.Error or OSError when that fails."""
+    connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=1)
+    try:
+        row = await (await connection.execute(TIMELINE_SQL)).fetchone()
+    except psycopg.Error:
+        await connection.close()
+        raise
+    address = (connection.info.host, connection.info.port)
+    member = next((entry.name for entry in endpoints.hosts if (entry.host, entry.port) == address), None)
+    link = Link(connection, member, int(str(row[0])) if row else 0)
+    connection.add_notice_handler(lambda notice: link.notices.append(f"{notice.sqlstate} {notice.message_primary}"))
+    return link
+
+
 class ShardLinks:
     """At most `size` connections to one shard for the sessions that `target` names; waiters are served in order."""
 
     def __init__(self, endpoints: ShardEndpoints, target: SessionTarget, *, size: int, application_name: str) -> None:
         self._conninfo = endpoints.conninfo(target, application_name=application_name)
-        self._members = {(host.host, host.port): host.name for host in endpoints.hosts}
+        self._endpoints = endpoints
         self._size = size
         self._idle: deque[Link] = deque()
         self._open: set[Link] = set()
@@ -64,7 +79,7 @@ class ShardLinks:
             while True:
                 await self._missing.wait()
                 try:
-                    link = await self._connect()
+                    link = await open_link(self._conninfo, self._endpoints)
                 except (psycopg.Error, OSError):
                     await asyncio.sleep(self._jitter.uniform(*RECONNECT_S))
                     continue
@@ -75,18 +90,6 @@ class ShardLinks:
         finally:
             for link in list(self._open):
                 await self._drop(link)
-
-    async def _connect(self) -> Link:
-        connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True, prepare_threshold=1)
-        try:
-            row = await (await connection.execute(TIMELINE_SQL)).fetchone()
-        except psycopg.Error:
-            await connection.close()
-            raise
-        member = self._members.get((connection.info.host, connection.info.port))
-        link = Link(connection, member, int(str(row[0])) if row else 0)
-        connection.add_notice_handler(lambda notice: link.notices.append(f"{notice.sqlstate} {notice.message_primary}"))
-        return link
 
     async def acquire(self, deadline_ns: int) -> Link | None:
         """A connection, in order of asking; None when none came before the deadline (monotonic ns)."""
