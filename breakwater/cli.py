@@ -1,4 +1,4 @@
-"""The command line: each command reads its environment, calls what does the work, and maps its outcome to an exit code."""
+"""The command line: each command reads its environment, calls what does the work, and maps the outcome to a code."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import click
 from rich.table import Table
 
 from breakwater.console import Steps, err, out
-from breakwater.stack import local_plan
 from infra.environment import EnvironmentFault
 from infra.local import runtime
 from infra.local.environment import LocalEnvironment
+from infra.stack import local_plan
 from infra.topology import TopologyError
 
 EXIT_USAGE: Final = 3

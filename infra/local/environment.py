@@ -18,6 +18,7 @@ from infra.environment import (
     FaultProof,
     FaultRefused,
     Member,
+    ProcessId,
     Scope,
     ShardState,
 )
@@ -91,6 +92,12 @@ class LocalEnvironment:
         directory = self._plan(member).directory / "log"
         return tuple(sorted(directory.glob("*.log"), key=lambda path: path.stat().st_mtime))
 
+    def token_file(self) -> Path:
+        return self.plan.token_file
+
+    def event_files(self) -> tuple[Path, ...]:
+        return tuple(member.directory / "warden-events.jsonl" for member in self.plan.of("postgres"))
+
     def wait_ready(self, *, timeout_s: float) -> None:
         end = time.monotonic() + timeout_s
         while True:
@@ -126,24 +133,24 @@ class LocalEnvironment:
         if hold and plan.shard is None:
             stopped = programs
         self._supervisor.stop(stopped)
-        left = processes.wait_gone((p.id for p in victims), timeout_s=PROOF_S)
-        closed = self._refuses(plan) if hold else True
-        evidence = (
-            f"{len(victims) - len(left)} of {len(victims)} processes gone (pid and start time); "
-            f"port {plan.port} {'refuses connections' if closed else 'still accepts connections'}"
-        )
+        identities = tuple(p.id for p in victims)
+        processes.wait_gone(identities, timeout_s=PROOF_S)
+        proven, evidence = self.is_down(member, identities)
         if not hold:
             undo.unlink()
-        return FaultProof(
-            member=member,
-            scope=scope,
-            method="SIGKILL",
-            hold=hold,
-            t_ns=t_ns,
-            processes=tuple(p.id for p in victims),
-            proven=not left and closed,
-            evidence=evidence,
+            left = [p for p in identities if processes.is_alive(p)]
+            proven, evidence = not left, f"{len(identities) - len(left)} of {len(identities)} processes gone"
+        return FaultProof(member, scope, "SIGKILL", hold, t_ns, identities, proven, evidence)
+
+    def is_down(self, member: str, identities: tuple[ProcessId, ...]) -> tuple[bool, str]:
+        plan = self._plan(member)
+        left = [p for p in identities if processes.is_alive(p)]
+        closed = self._refuses(plan)
+        evidence = (
+            f"{len(identities) - len(left)} of {len(identities)} processes gone (pid and start time); "
+            f"port {plan.port} {'refuses connections' if closed else 'still accepts connections'}"
         )
+        return not left and closed, evidence
 
     def stop(self, member: str) -> FaultProof:
         plan = self._allowed(member)

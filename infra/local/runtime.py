@@ -31,7 +31,7 @@ READY_S: Final = 120.0
 LEFTOVER_S: Final = 30.0
 """Postgres' own fast shutdown needs a checkpoint."""
 MIN_FREE_BYTES: Final = 2 * 1024**3
-"""Six data directories with WAL and the flights fill about 1.5 GB; a disk full under Postgres is worse than no start."""
+"""Six data directories with WAL and the flights fill about 1.5 GB; a full disk under Postgres is worse."""
 
 
 class Progress(Protocol):

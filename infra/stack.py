@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from infra.environment import EnvironmentFault
+from infra.local.environment import LocalEnvironment
 from infra.local.plan import LocalPlan
 from infra.topology import Topology, TopologyError, load
 
@@ -40,3 +41,8 @@ def local_plan(environment: str) -> LocalPlan:
             "local"
         )
     return LocalPlan(topology)
+
+
+def open_environment(environment: str) -> LocalEnvironment:
+    """The running environment of that name, whatever runs it."""
+    return LocalEnvironment(local_plan(environment))

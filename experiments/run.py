@@ -1,0 +1,346 @@
+"""One run of a scenario: preflight, load, the Chaos Toolkit experiment, final reads, and everything kept on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import urllib3
+
+from experiments import history, probes
+from experiments.errors import ExperimentError
+from experiments.evidence import EVENTS_FILE, JOURNAL_FILE
+from experiments.faults.shard import read_fault
+from experiments.probes.final_reads import final_reads
+from experiments.probes.samples import write_samples
+from experiments.record import Rates, RunRecord, ShardRecord, WallAnchor, Windows
+from experiments.scenario import Scenario
+from infra.environment import Environment, EnvironmentFault
+from infra.stack import open_environment, topology_of
+from loadtests import launch as load
+from loadtests.plan import Deadlines, LoadPlan
+from loadtests.plan import Rates as LoadRates
+from services.contracts.events import Event, EventLog, monotonic_clock_id, read_events
+from services.contracts.slots import SlotMap, slots_key
+from services.coordination.etcd import EtcdClient, EtcdError
+
+NS: Final = 1_000_000_000
+LEAD_S: Final = 4
+"""Load processes need this long to start, connect and wait for the common start."""
+SLACK_S: Final = 150
+"""Beyond the scenario's own phases: a slow election, the old primary's rewind, Chaos Toolkit's start."""
+LOAD_END_S: Final = 20.0
+"""Load processes notice the stop file within a second and then wait for what is in flight."""
+INTERRUPT_S: Final = 20.0
+HEALTHY_S: Final = 15.0
+MIN_FREE_BYTES: Final = 500 * 1024**2
+DEADLINES: Final = Deadlines(predict=1000, write=1000, read=1000)
+LOADED_BEFORE: Final = "2015-01-01"
+"""The flights are of 2013; what a run writes itself is of today."""
+LATEST: Final = "latest"
+
+
+class PreflightFailed(ExperimentError):
+    """The run was not begun; the message says what is missing and how to get it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to run. `out` is the directory that holds run directories; rates left out are the scenario's."""
+
+    environment: str
+    scenario: Scenario
+    variant: str
+    seed: int
+    out: Path
+    rate: float | None = None
+
+
+Tell = Callable[[str], None]
+
+
+def run(order: Order, tell: Tell = lambda _: None) -> Path:
+    """Carry out one run and return its directory, complete but not judged.
+
+    Raises PreflightFailed before anything was touched. An interruption ends load, heals the environment, keeps what
+    was recorded (`completed` false) and is raised again.
+    """
+    environment = open_environment(order.environment)
+    slot_map = _preflight(order, environment)
+    directory = _make_directory(order)
+    record = _first_record(order, environment)
+    record.write(directory)
+    (directory / "scenario.json").write_text(json.dumps(order.scenario.document(), indent=2))
+    topology = topology_of(order.environment)
+    (directory / "topology.json").write_text(json.dumps(topology.model_dump(mode="json"), indent=2))
+    events = EventLog(directory / EVENTS_FILE)
+    plan_path = _write_plan(order, environment, directory, record, slot_map)
+    plan = LoadPlan.load(plan_path)
+    completed = False
+    try:
+        with _processes(plan_path, directory), _healed(environment):
+            tell("load")
+            time.sleep(max(0.0, (plan.start_ns - time.monotonic_ns()) / NS))
+            events.append(Event.now("run", "load_started"))
+            tell("experiment")
+            _experiment(order, directory, record)
+            plan.stop_file.touch()
+            tell("final reads")
+        events.append(Event.now("run", "final_reads"))
+        final_reads(plan.shards, plan.run_tag, plan.write_event_time, directory)
+        completed = True
+    finally:
+        events.append(Event.now("run", "finished"))
+        events.close()
+        _collect(environment, directory, record)
+        history.merge(directory)
+        _last_record(directory, record, completed).write(directory)
+    return directory
+
+
+def _preflight(order: Order, environment: Environment) -> SlotMap:
+    """Everything that must be true before the first packet of load; returns the slot map in force."""
+    topology = topology_of(order.environment)
+    order.scenario.promises_of(order.variant)
+    if not topology.chaos.allows("postgres"):
+        raise PreflightFailed(
+            f"breakwater:chaos in Pulumi.{order.environment}.yaml does not allow faults on postgres; nothing was done"
+        )
+    missing = {"kill", "hold"} - environment.capabilities()
+    if missing:
+        raise PreflightFailed(f"{order.environment} cannot {' or '.join(sorted(missing))}; nothing was done")
+    try:
+        environment.wait_ready(timeout_s=HEALTHY_S)
+    except EnvironmentFault as error:
+        raise PreflightFailed(f"{error}; nothing was done") from error
+    for member in environment.members("api"):
+        _model_is_ready(f"{member.url}/readyz", member.name)
+    order.out.mkdir(parents=True, exist_ok=True)
+    disk = os.statvfs(order.out)
+    if disk.f_bavail * disk.f_frsize < MIN_FREE_BYTES:
+        raise PreflightFailed(f"{order.out} has less than {MIN_FREE_BYTES // 1024**2} MB free; nothing was done")
+    urls = [member.url for member in environment.members("etcd") if member.url]
+    with contextlib.closing(EtcdClient(urls)) as etcd:
+        try:
+            found = etcd.get(slots_key(order.environment))
+        except EtcdError as error:
+            raise PreflightFailed(f"etcd does not answer ({error}); nothing was done") from error
+    if found is None:
+        raise PreflightFailed(f"{order.environment} has no slot map; run `breakwater up {order.environment}`")
+    return SlotMap.model_validate_json(found.value)
+
+
+def _model_is_ready(url: str, name: str) -> None:
+    try:
+        answer = urllib3.request("GET", url, timeout=2.0, retries=False)
+    except urllib3.exceptions.HTTPError as error:
+        raise PreflightFailed(f"{name} does not answer on {url}: {error}; nothing was done") from error
+    if answer.status != 200:  # noqa: PLR2004 - HTTP
+        raise PreflightFailed(f"{name} is not ready ({answer.data.decode(errors='replace')}); run `breakwater train`")
+
+
+def _make_directory(order: Order) -> Path:
+    """A new directory, never an old one; `latest` points at it."""
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+    directory = order.out / f"{stamp}-{order.scenario.breakwater.id}-{order.variant}-seed{order.seed}"
+    suffix = 1
+    while directory.exists():
+        suffix += 1
+        directory = directory.with_name(f"{directory.name}.{suffix}")
+    (directory / history.PARTS_DIR).mkdir(parents=True)
+    (directory / "logs").mkdir()
+    latest = order.out / LATEST
+    fresh = order.out / f".{LATEST}.{os.getpid()}"
+    fresh.symlink_to(directory.name)
+    fresh.replace(latest)
+    return directory
+
+
+def _first_record(order: Order, environment: Environment) -> RunRecord:
+    members = tuple(member.name for member in environment.members())
+    shards = tuple(
+        ShardRecord(shard=shard.shard, members=tuple(host.name for host in shard.hosts))
+        for shard in environment.shards()
+    )
+    rates = order.scenario.breakwater.load.rates
+    if order.rate is not None:
+        scale = order.rate / rates.predict
+        rates = Rates(**{name: value * scale for name, value in rates.model_dump().items()})
+    return RunRecord(
+        run_id=secrets.token_hex(8),
+        environment=order.environment,
+        scenario=order.scenario.breakwater.id,
+        variant=order.variant,
+        seed=order.seed,
+        clock_id=monotonic_clock_id(),
+        wall_anchor=WallAnchor(monotonic_ns=time.monotonic_ns(), unix_ns=time.time_ns()),
+        commit=_commit(),
+        members=members,
+        shards=shards,
+        rates=rates,
+        windows=Windows(),
+        fault=None,
+        completed=False,
+    )
+
+
+def _commit() -> str | None:
+    """The checkout's commit, `+` when it has changes; None outside a checkout or without git."""
+    try:
+        answer = subprocess.run(
+            ["/usr/bin/git", "describe", "--always", "--dirty=+", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        return None
+    return answer.stdout.strip() or None
+
+
+def _write_plan(order: Order, environment: Environment, directory: Path, record: RunRecord, slot_map: SlotMap) -> Path:
+    edge = environment.endpoints().edge
+    profile = order.scenario.breakwater.load
+    samples = directory / "samples.jsonl"
+    write_samples(environment.shards(), samples, seed=order.seed, loaded_before=LOADED_BEFORE)
+    start_ns = time.monotonic_ns() + LEAD_S * NS
+    phases = profile.baseline_s + profile.fault_s + profile.recovery_s
+    now = datetime.datetime.now(datetime.UTC)
+    plan = LoadPlan(
+        environment=order.environment,
+        edge_url=edge.url,
+        ca_file=edge.ca_file,
+        token_file=environment.token_file(),
+        etcd=tuple(member.url for member in environment.members("etcd") if member.url),
+        shards=environment.shards(),
+        members=record.members,
+        slot_map=slot_map,
+        samples_file=samples,
+        run_tag=int(record.run_id, 16),
+        seed=order.seed,
+        rates=LoadRates(**record.rates.model_dump()),
+        deadlines_ms=DEADLINES,
+        write_event_time=now.replace(day=1, hour=0, minute=0, second=0, microsecond=0),
+        start_ns=start_ns,
+        end_ns=start_ns + int((phases + SLACK_S) * NS),
+        stop_file=directory / "stop",
+        out_dir=directory / history.PARTS_DIR,
+        event_log=directory / EVENTS_FILE,
+    )
+    path = directory / "load.json"
+    path.write_text(plan.model_dump_json(by_alias=True, indent=2))
+    return path
+
+
+@contextlib.contextmanager
+def _processes(plan_path: Path, directory: Path) -> Iterator[None]:
+    """Load and probes as processes of their own; all of them are gone when this ends, whatever happened."""
+    started: list[subprocess.Popen[bytes]] = []
+    environment = {**os.environ, **load.environment(plan_path)}
+    try:
+        for command in [*load.commands(plan_path), *probes.commands(plan_path)]:
+            name = next(word.rsplit(".", 1)[-1] for word in command if not word.startswith("-") and word != command[0])
+            with (directory / "logs" / f"{name}.log").open("wb") as log:
+                started.append(
+                    subprocess.Popen(
+                        command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                    )
+                )
+        (directory / "processes.json").write_text(
+            json.dumps([{"pid": process.pid, "command": process.args} for process in started])
+        )
+        yield
+    finally:
+        LoadPlan.load(plan_path).stop_file.touch()
+        end = time.monotonic() + LOAD_END_S
+        for process in started:
+            try:
+                process.wait(timeout=max(0.1, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextlib.contextmanager
+def _healed(environment: Environment) -> Iterator[None]:
+    """Whatever ends the run, no fault outlives it: Chaos Toolkit's rollbacks do not run when it is killed."""
+    try:
+        yield
+    finally:
+        environment.heal()
+
+
+def _experiment(order: Order, directory: Path, record: RunRecord) -> None:
+    """Run Chaos Toolkit on the scenario. Its exit code is not looked at: the journal is judged."""
+    document: dict[str, Any] = order.scenario.document()
+    profile = order.scenario.breakwater.load
+    document["configuration"] = {
+        **document.get("configuration", {}),
+        "environment": order.environment,
+        "run_dir": str(directory),
+        "shard": record.shards[order.seed % len(record.shards)].shard,
+        "scope": "server" if order.variant.startswith("server") else "member",
+        "baseline_s": profile.baseline_s,
+        "fault_s": profile.fault_s,
+        "recovery_s": profile.recovery_s,
+    }
+    source = directory / "experiment.json"
+    source.write_text(json.dumps(document, indent=2))
+    command = [
+        *[sys.executable, "-m", "chaostoolkit", "--no-version-check"],
+        *["--settings", str(directory / "no-settings.yaml"), "--log-file", str(directory / "logs" / "chaos.log")],
+        *["run", "--rollback-strategy", "always", "--journal-path", str(directory / JOURNAL_FILE), str(source)],
+    ]
+    with (directory / "logs" / "chaos-console.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            process.wait(timeout=profile.baseline_s + profile.fault_s + profile.recovery_s + SLACK_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                try:
+                    process.wait(timeout=INTERRUPT_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+            process.wait()
+
+
+def _collect(environment: Environment, directory: Path, record: RunRecord) -> None:
+    """Add what the platform's own observers wrote down since the run began."""
+    log = EventLog(directory / EVENTS_FILE)
+    for path in environment.event_files():
+        if path.exists():
+            for event in read_events(path):
+                if event.clock_id == record.clock_id and event.t_ns >= record.wall_anchor.monotonic_ns:
+                    log.append(event)
+    log.close()
+
+
+def _last_record(directory: Path, record: RunRecord, completed: bool) -> RunRecord:
+    marks = {e.kind: e.t_ns for e in read_events(directory / EVENTS_FILE) if e.source in {"run", "fault"}}
+    fault = read_fault(directory)
+    begun, struck = marks.get("baseline"), fault.t_ns if fault else None
+    started, ended = marks.get("started"), marks.get("recovered", marks.get("finished"))
+
+    def window(start: int | None, end: int | None) -> tuple[int, int] | None:
+        return None if start is None or end is None else (start, end)
+
+    windows = Windows(
+        baseline=window(begun, struck),
+        fault=window(struck, started),
+        recovery=window(started, ended),
+    )
+    return record.model_copy(update={"windows": windows, "fault": fault, "completed": completed})
