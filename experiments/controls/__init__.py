@@ -1,0 +1,1 @@
+"""Controls: seeded defects that the suite must detect, so that a green run means something."""

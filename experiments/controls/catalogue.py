@@ -1,0 +1,153 @@
+"""The controls of S-01: which defect, put in where, and what the suite must say about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from experiments.checkers.finding import Verdict
+from experiments.scenario import Activity, Provider, Scenario
+from experiments.verdict import Judgement
+
+ACTIONS: Final = "experiments.controls.actions"
+KILL: Final = "kill the primary"
+PROVE: Final = "prove that it died"
+START: Final = "start it again"
+RECOVERED: Final = "load after recovery"
+
+FREEZE_S: Final = 3
+STALL_S: Final = 4
+"""Half of the short fault band: far more than the 5 % of writes that may be missing."""
+
+Place = Literal["before", "after", "instead"]
+Arguments = Mapping[str, Any]
+
+ENVIRONMENT: Final[Arguments] = {"environment": "${environment}"}
+RUN: Final[Arguments] = {"run_dir": "${run_dir}"}
+SHARD: Final[Arguments] = {"shard": "${shard}"}
+SCOPE: Final[Arguments] = {"scope": "${scope}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Insertion:
+    """One action put before, after or instead of an activity of the scenario, which `where` names."""
+
+    place: Place
+    where: str
+    func: str
+    arguments: Arguments
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A defect and the verdicts that it must cause; promises that are not named may say what they like."""
+
+    name: str
+    title: str
+    insertions: tuple[Insertion, ...]
+    expected: Mapping[str, Verdict]
+    exit_code: int
+    undo: tuple[tuple[str, Arguments], ...] = ()
+    names_key: bool = False
+    """The finding must show the key that is lost."""
+    minimum: Mapping[str, float] = field(default_factory=dict)
+    """A promise's value must be at least this: the defect's size, not only its presence."""
+
+
+CONTROLS: Final[tuple[Control, ...]] = (
+    Control(
+        name="wardens-off",
+        title="no warden: only the lease's end tells of the death",
+        insertions=(Insertion("before", "undisturbed load", "wardens_off", ENVIRONMENT),),
+        undo=(("wardens_on", ENVIRONMENT),),
+        expected={"next-ack-certain": Verdict.FALSE, "next-ack": Verdict.TRUE, "lost-writes": Verdict.TRUE},
+        exit_code=1,
+    ),
+    Control(
+        name="asynchronous",
+        title="asynchronous replication, both replicas held back, then the kill",
+        insertions=(
+            Insertion("before", "undisturbed load", "make_asynchronous", {**ENVIRONMENT, **SHARD}),
+            Insertion("instead", KILL, "kill_with_unreplicated_writes", {**ENVIRONMENT, **RUN, **SHARD, **SCOPE}),
+        ),
+        undo=(("make_synchronous", {**ENVIRONMENT, **SHARD}),),
+        expected={"lost-writes": Verdict.FALSE},
+        exit_code=1,
+        names_key=True,
+        minimum={"lost-writes": 50},
+    ),
+    Control(
+        name="deleted-row",
+        title="one acknowledged row deleted before the final read",
+        insertions=(Insertion("after", RECOVERED, "delete_acknowledged_row", {**RUN, **SHARD}),),
+        expected={"lost-writes": Verdict.FALSE},
+        exit_code=1,
+        names_key=True,
+        minimum={"lost-writes": 1},
+    ),
+    Control(
+        name="frozen-edge",
+        title="the edge frozen for 3 s",
+        insertions=(Insertion("after", PROVE, "freeze_edge", {**ENVIRONMENT, "seconds": FREEZE_S}),),
+        expected={"predictions": Verdict.FALSE, "lost-writes": Verdict.TRUE},
+        exit_code=1,
+    ),
+    Control(
+        name="no-fault",
+        title="the fault replaced by one that does nothing",
+        insertions=(Insertion("instead", KILL, "pretend_to_kill", {**ENVIRONMENT, **RUN, **SHARD, **SCOPE}),),
+        expected={"fault-proven": Verdict.UNKNOWN, "next-ack": Verdict.UNKNOWN},
+        exit_code=2,
+    ),
+    Control(
+        name="stalled-writers",
+        title="the writers stalled while the fault lasts",
+        insertions=(Insertion("after", PROVE, "stall_writers", {**RUN, "seconds": STALL_S}),),
+        expected={"writes-attempted": Verdict.UNKNOWN},
+        exit_code=2,
+    ),
+)
+
+
+def seeded(scenario: Scenario, control: Control) -> Scenario:
+    """The scenario with the control's defect in its method and the way back first in its rollbacks."""
+    method = list(scenario.method)
+    for insertion in control.insertions:
+        at = next(i for i, activity in enumerate(method) if activity.name == insertion.where)
+        action = _action(insertion.where if insertion.place == "instead" else None, insertion.func, insertion.arguments)
+        match insertion.place:
+            case "before":
+                method.insert(at, action)
+            case "after":
+                method.insert(at + 1, action)
+            case "instead":
+                method[at] = action
+    undo = [_action(None, func, arguments) for func, arguments in control.undo]
+    return scenario.model_copy(update={"method": method, "rollbacks": [*scenario.rollbacks, *undo]})
+
+
+def _action(name: str | None, func: str, arguments: Arguments) -> Activity:
+    provider = Provider(type="python", module=ACTIONS, func=func, arguments=dict(arguments))
+    return Activity(type="action", name=name or func.replace("_", " "), provider=provider)
+
+
+def disagreements(control: Control, judgement: Judgement) -> Sequence[str]:
+    """What the suite failed to say about the defect; empty when it behaved as it must."""
+    found = {entry.promise.id: entry.finding for entry in judgement.judged}
+    wrong = []
+    for promise, verdict in control.expected.items():
+        seen = found[promise].verdict
+        if seen is not verdict:
+            wrong.append(f"{promise} is {seen.value}, must be {verdict.value}: {found[promise].reason}")
+    for promise, least in control.minimum.items():
+        value = found[promise].value
+        if value is None or value < least:
+            wrong.append(f"{promise} measured {value}, must be at least {least:g}")
+    if judgement.exit_code != control.exit_code:
+        wrong.append(f"exit code {judgement.exit_code}, must be {control.exit_code}")
+    if control.names_key and not any(
+        exhibit.rows for promise in control.expected for exhibit in found[promise].evidence
+    ):
+        wrong.append("no lost key is named")
+    return wrong
