@@ -1,0 +1,1 @@
+"""From published data to the feature store, and from the feature store to training data."""
