@@ -39,7 +39,7 @@ MIN_ATTEMPTED: Final = 0.95
 COARSE: Final = 0.1
 """A gap of more than this share of the whole recovery (and more than RESOLUTION_NS) explains nothing by layer."""
 
-GAP_ROWS: Final = 10
+GAP_ROWS: Final = 5
 """Failed attempts shown from each end of the gap."""
 
 
@@ -290,18 +290,22 @@ def recovery_layers(history: History, evidence: Evidence, promise: Promise, run:
         return unknown(promise, "no acknowledged write followed the fault, so there is no recovery to explain")
     seen = [layer for layer in recovery.layers if layer.seen is not None]
     words = ", ".join(
-        f"{layer.name} {(layer.end_ns - layer.start_ns) / NS_PER_MS:.0f} ms"
+        f"{layer.name} {_span(layer.end_ns - layer.start_ns)}"
         if layer.seen is not None
         else f"{layer.name} not observed (the next layer includes it)"
         for layer in recovery.layers
     )
     gap = recovery.resolution_ns
-    reason = f"{words}; together {recovery.total_ns / NS_PER_MS:.0f} ms, resolution {gap / NS_PER_MS:.0f} ms"
+    reason = f"{words}; together {_span(recovery.total_ns)}, resolution {_span(gap)}"
     out_of = f"{len(seen)} of {len(recovery.layers)} layers"
     too_coarse = gap > RESOLUTION_NS and gap > COARSE * recovery.total_ns
     if too_coarse or not promise.kept(len(seen)):
         return unknown(promise, reason, value=len(seen), n=len(seen), out_of=out_of)
     return measured(promise, len(seen), n=len(seen), out_of=out_of, reason=reason)
+
+
+def _span(ns: int) -> str:
+    return f"{ns / NS_PER_MS:.0f} ms" if ns < NS_PER_S else f"{ns / NS_PER_S:.2f} s"
 
 
 def old_primary_streaming(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:

@@ -185,3 +185,10 @@ def _name(activity: dict[str, Any]) -> str:
 def _steady(journal: dict[str, Any], when: str) -> bool | None:
     state = (journal.get("steady_states") or {}).get(when)
     return state.get("steady_state_met") if isinstance(state, dict) else None
+
+
+VALIDITY: Final = frozenset(
+    checker.__name__
+    for checker in (fault_proven, writes_attempted, load_kept_schedule, baseline_healthy, journal_clean)
+) | {"run_completed"}
+"""Checkers whose `unknown` is a cause: it says why the run is no proof."""

@@ -45,6 +45,8 @@ class Synthetic:
     write_api_rate: float = 50.0
     read_rate: float = 50.0
     outage_s: float = 0.24
+    held_s: float = 1.0
+    """So long a client holds a write, hoping for a primary, before it gives up."""
     read_outage_s: float = 0.05
     detect_s: float | None = 0.041
     promote_s: float | None = 0.213
@@ -187,9 +189,15 @@ class Synthetic:
             self._fail(row, Error.HTTP_5XX, 3.0, Durability.NONE)
         elif self.fault and row["shard"] == 1 and -0.004 <= since < outage:
             dying = since < 0.004
-            durability = Durability.UNKNOWN if dying else Durability.FAIL
-            error = Error.DISCONNECTED if dying else Error.REFUSED
-            self._fail(row, error, chance.uniform(0.3, 2.0), durability if writing else Durability.NONE)
+            wait = outage - since
+            if writing and dying:
+                self._fail(row, Error.DISCONNECTED, chance.uniform(0.3, 2.0), Durability.UNKNOWN)
+            elif writing and wait < self.held_s:
+                row["end_ns"] += int(wait * S)
+            elif writing:
+                self._fail(row, Error.TIMEOUT, 1000 * self.held_s, Durability.FAIL)
+            else:
+                self._fail(row, Error.REFUSED, chance.uniform(0.3, 2.0), Durability.NONE)
 
     @staticmethod
     def _fail(row: dict[str, Any], error: Error, took_ms: float, durability: Durability) -> None:

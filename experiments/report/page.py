@@ -1,0 +1,185 @@
+"""report.html: a run's verdict, figures and story in one file that opens offline and asks nothing of any network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+
+from experiments.checkers.fault import NS_PER_MS
+from experiments.checkers.finding import Exhibit, Verdict
+from experiments.checkers.validity import VALIDITY
+from experiments.errors import RunFileError
+from experiments.evidence import load_evidence
+from experiments.history import History
+from experiments.record import RunRecord
+from experiments.report import charts, words
+from experiments.report.story import after_fault_s, marks, story
+from experiments.verdict import Judged, Judgement
+from loadtests.record import Kind
+
+REPORT_FILE: Final = "report.html"
+
+_HERE: Final = Path(__file__).parent
+_PAGES: Final = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(_HERE),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+SHARE_PX: Final = 150.0
+"""Length of a bar that used all that was allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A promise as the page shows it."""
+
+    title: str
+    verdict: str
+    measured: str
+    target: str
+    out_of: str
+    reason: str
+    bar: str
+    """SVG: made of numbers only, so that the page takes it as it is."""
+    exhibits: tuple[Exhibit, ...]
+
+
+def render(run_dir: Path, judgement: Judgement) -> Path:
+    """Write report.html of a judged run and return its path."""
+    page = page_of(run_dir, judgement)
+    fresh = run_dir / f"{REPORT_FILE}.new"
+    fresh.write_text(page, encoding="utf-8")
+    return fresh.replace(run_dir / REPORT_FILE)
+
+
+def page_of(run_dir: Path, judgement: Judgement) -> str:
+    """The page's text; a run that was cut off gets the parts that can be drawn."""
+    run = judgement.run
+    evidence = load_evidence(run_dir)
+    try:
+        history = History.load(run_dir)
+    except RunFileError:
+        history = History.empty()
+    frame = charts.Frame.of(run, history, judgement.recovery)
+    figures = None
+    if frame is not None and len(history):
+        figures = {
+            "rate": charts.rate_chart(history, run, frame),
+            "latency": charts.latency_chart(history, run, frame, marks(run, evidence)),
+            "bad": charts.bad_chart(history, run, frame),
+        }
+    recovery = judgement.recovery
+    content: dict[str, Any] = {
+        "css": (_HERE / "page.css").read_text(encoding="utf-8"),
+        "scenario": run.scenario,
+        "title": judgement.title,
+        "variant": run.variant.replace("-", " "),
+        "verdict": judgement.verdict.value,
+        "where": words.where(run),
+        "done": words.what_was_done(run),
+        "outcome": words.what_came_of_it(judgement),
+        "broken": _rows([e for e in judgement.judged if e.finding.verdict is Verdict.FALSE]),
+        "unproven": _rows(_causes_first([e for e in judgement.judged if e.finding.verdict is Verdict.UNKNOWN])),
+        "promises": _rows([e for e in judgement.worst_first() if e.promise.checker not in VALIDITY]),
+        "proof": _rows([e for e in judgement.worst_first() if e.promise.checker in VALIDITY]),
+        "figures": figures,
+        "bin": f"{frame.bins.width_s:g} s" if frame is not None else "",
+        "outage": frame is not None and frame.outage is not None,
+        "samples": _samples(history, run, frame) if frame is not None else "",
+        "most": _most(history, frame) if frame is not None else "",
+        "waterfall": charts.waterfall(recovery) if recovery is not None else None,
+        "total": words.duration_ms(recovery.total_ns / NS_PER_MS) if recovery is not None else "",
+        "story": [
+            {"at": words.moment(after_fault_s(line, run)), "words": line.words}
+            for line in story(run, evidence, recovery)
+        ],
+        "method": _method(judgement, history),
+        "again": f"breakwater check {run_dir.resolve().parent.name}/{run_dir.name}",
+    }
+    return _PAGES.get_template("page.html.j2").render(content)
+
+
+def _rows(judged: Sequence[Judged]) -> list[Row]:
+    return [
+        Row(
+            title=entry.promise.title,
+            verdict=entry.finding.verdict.value,
+            measured=words.measured(entry.promise, entry.finding),
+            target=words.target(entry.promise),
+            out_of=entry.finding.out_of,
+            reason=entry.finding.reason,
+            bar=_bar(entry),
+            exhibits=entry.finding.evidence,
+        )
+        for entry in judged
+    ]
+
+
+def _causes_first(judged: list[Judged]) -> list[Judged]:
+    """What made the run no proof stands before the promises that it left open."""
+    return sorted(judged, key=lambda entry: entry.promise.checker not in VALIDITY)
+
+
+def _bar(entry: Judged) -> str:
+    """Share of the target as a bar: the target is where the pale bar ends, or a stroke in a bar that goes beyond it."""
+    share = words.share_of_target(entry.promise, entry.finding)
+    if share is None:
+        return f'<span class="dim">{words.NOTHING}</span>'
+    broken = entry.finding.verdict is Verdict.FALSE
+    over = share > 1 and entry.promise.compare != ">="
+    length = max(2.0, min(share, 1.0) * SHARE_PX)
+    said = "more than the target" if over else f"{100 * min(share, 1.0):.0f} % of the target"
+    at = SHARE_PX / share
+    limit = f'<line x1="{at:.1f}" x2="{at:.1f}" y1="-1" y2="9" class="limit"/>' if over and entry.promise.target else ""
+    return (
+        f'<svg viewBox="0 0 {SHARE_PX:g} 8" role="img" aria-label="{said}">'
+        f'<rect y="2" width="{SHARE_PX:g}" height="4" rx="2" class="room"/>'
+        f'<rect y="1.5" width="{length:.1f}" height="5" rx="2" class="{"over" if broken else "used"}"/>{limit}</svg>'
+    )
+
+
+def _samples(history: History, run: RunRecord, frame: charts.Frame) -> str:
+    """How many operations stand behind a point."""
+    writes = (run.rates.write + run.rates.write_api) * frame.bins.width_s
+    predictions = run.rates.predict * frame.bins.width_s
+    answered = int(history.of(Kind.PREDICT).sum())
+    return (
+        f"A point is {frame.bins.width_s:g} s: about {writes:.0f} writes of a shard, {predictions:.0f} predictions "
+        f"({answered:,} in all)."
+    )
+
+
+def _most(history: History, frame: charts.Frame) -> str:
+    bad = frame.bins.counts(history.sched_ns[~history.available])
+    return f", at most {max(bad):,} in {frame.bins.width_s:g} s" if max(bad, default=0) else ""
+
+
+def _method(judgement: Judgement, history: History) -> list[tuple[str, str]]:
+    run, rates = judgement.run, judgement.run.rates
+    listed = [
+        (
+            "load",
+            f"open model: {rates.predict:g} predictions/s by Poisson; for each shard {rates.write:g} direct writes/s, "
+            f"{rates.write_api:g} writes/s through the API, {rates.read:g} reads/s; {len(history):,} operations in all",
+        ),
+        ("latency", "counted from the scheduled time, so that a client that had to wait hides nothing"),
+        ("lost writes", "every acknowledged write against rows read from the primaries after the load"),
+    ]
+    if judgement.recovery is not None:
+        gap = judgement.recovery.resolution_ns / NS_PER_MS
+        listed.append(("resolution", f"{gap:.0f} ms between the attempts around the recovery"))
+    if run.fault is not None:
+        listed.append(("fault", f"{run.fault.method}, {run.fault.scope} of {run.fault.member}: {run.fault.evidence}"))
+    listed += [
+        ("clock", f"{run.clock_id}, one machine's monotonic clock for every duration"),
+        ("run", run.run_id),
+        *(("note", note) for note in run.notes),
+    ]
+    return listed

@@ -1,0 +1,120 @@
+"""What the figures draw: the history cut into equal bins of time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from experiments.checkers.fault import NS_PER_MS, NS_PER_S
+from experiments.history import History
+from experiments.record import RunRecord, Window
+from loadtests.record import NO_SHARD, Kind
+
+BINS: Final = 180
+"""Bins of a figure, about: enough to see a dip of half a per cent of the run, few enough to have samples in each."""
+
+NICE_BINS_S: Final = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+
+MIN_SAMPLES: Final = 5
+"""Fewer operations in a bin have no quantile worth drawing."""
+
+WRITES: Final = (Kind.WRITE, Kind.WRITE_API)
+
+
+@dataclass(frozen=True, slots=True)
+class Bins:
+    """Equal bins of a window. Times in ns of the run's clock."""
+
+    start_ns: int
+    width_ns: int
+    count: int
+
+    @classmethod
+    def of(cls, window: Window) -> Bins:
+        span_s = (window[1] - window[0]) / NS_PER_S
+        width_s = next((width for width in NICE_BINS_S if span_s / width <= BINS), NICE_BINS_S[-1])
+        width_ns = round(width_s * NS_PER_S)
+        return cls(window[0], width_ns, max(1, (window[1] - window[0]) // width_ns))
+
+    @property
+    def width_s(self) -> float:
+        return self.width_ns / NS_PER_S
+
+    def middle_ns(self, index: int) -> int:
+        return self.start_ns + index * self.width_ns + self.width_ns // 2
+
+    def counts(self, times_ns: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> list[int]:
+        inside = (times_ns - self.start_ns) // self.width_ns
+        inside = inside[(inside >= 0) & (inside < self.count)]
+        counted: list[int] = np.bincount(inside, minlength=self.count).tolist()
+        return counted
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line: a value for each bin, None where too little was measured. `style` is its class in the page."""
+
+    name: str
+    style: str
+    values: tuple[float | None, ...]
+
+
+def watched(run: RunRecord, history: History) -> Window | None:
+    """What the figures show: the run's phases, or all of the history when none was recorded."""
+    if run.windows.whole is not None:
+        return run.windows.whole
+    return (int(history.sched_ns[0]), int(history.end_ns.max()) + 1) if len(history) else None
+
+
+def shard_style(shard: int, run: RunRecord) -> str:
+    return "s1" if run.fault is not None and shard == run.fault.shard else "s2"
+
+
+def rates(history: History, run: RunRecord, bins: Bins) -> list[Series]:
+    """Good answers per second, at the time when they came."""
+    good = history.where(history.available)
+    listed: list[Series] = []
+    for entry in sorted(run.shards, key=lambda shard: shard_style(shard.shard, run), reverse=True):
+        ended = good.end_ns[good.of(*WRITES) & (good.shard == entry.shard)]
+        values = tuple(number / bins.width_s for number in bins.counts(ended))
+        listed.append(Series(f"writes, shard {entry.shard}", shard_style(entry.shard, run), values))
+    ended = good.end_ns[good.of(Kind.PREDICT)]
+    listed.append(Series("predictions", "s0", tuple(number / bins.width_s for number in bins.counts(ended))))
+    return listed
+
+
+def latencies(history: History, run: RunRecord, bins: Bins) -> list[Series]:
+    """Latency quantiles in ms, counted from the scheduled time, for whatever was answered or given up."""
+    listed: list[Series] = []
+    for entry in sorted(run.shards, key=lambda shard: shard_style(shard.shard, run), reverse=True):
+        rows = history.where(history.of(*WRITES) & (history.shard == entry.shard))
+        style = shard_style(entry.shard, run)
+        listed.append(Series(f"write p99, shard {entry.shard}", style, _quantile(rows, bins, 99)))
+    rows = history.where(history.of(Kind.PREDICT))
+    listed.append(Series("predict p99", "s0", _quantile(rows, bins, 99)))
+    listed.append(Series("predict p50", "s0 thin", _quantile(rows, bins, 50)))
+    return listed
+
+
+def bad_counts(history: History, run: RunRecord, bins: Bins) -> list[tuple[str, list[int], int, int]]:
+    """For each shard and for predictions by vector: name, bad operations in each bin, bad in all, operations in all."""
+    listed: list[tuple[str, list[int], int, int]] = []
+    groups = [(f"shard {entry.shard}", entry.shard) for entry in run.shards] + [("no shard", NO_SHARD)]
+    for name, shard in groups:
+        rows = history.where(history.shard == shard)
+        bad = rows.sched_ns[~rows.available]
+        listed.append((name, bins.counts(bad), len(bad), len(rows)))
+    return listed
+
+
+def _quantile(rows: History, bins: Bins, percent: float) -> tuple[float | None, ...]:
+    # Rows are sorted by their scheduled time, so that each bin is one slice.
+    edges = bins.start_ns + bins.width_ns * np.arange(bins.count + 1, dtype=np.int64)
+    cuts = np.searchsorted(rows.sched_ns, edges)
+    latency = rows.latency_ns
+    return tuple(
+        float(np.percentile(latency[start:end], percent)) / NS_PER_MS if end - start >= MIN_SAMPLES else None
+        for start, end in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)
+    )

@@ -1,0 +1,124 @@
+"""What happened, in order and in words: from the events, the fault's record and the first acknowledged write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from experiments.checkers.fault import NS_PER_S
+from experiments.checkers.finding import count
+from experiments.checkers.recovery import Recovery
+from experiments.evidence import Evidence
+from experiments.record import RunRecord
+from experiments.report.charts import Mark
+from services.contracts.events import Event
+
+MOST_LINES: Final = 30
+"""A story is read; everything is in events.jsonl."""
+
+WARDEN: Final = {
+    "gone": "all processes gone, shared memory detached",
+    "released": "leader key deleted in one guarded transaction",
+    "release_refused": "did not release: the leader key is no longer the one that it saw",
+    "fence_started": "kills the whole Postgres tree, for its Patroni is gone",
+    "fenced": "the old primary is fenced",
+    "etcd_away": "etcd does not answer",
+    "etcd_back": "etcd answers again",
+}
+"""What the wardens' events mean; routine ones are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the story. `t_ns` on the run's clock."""
+
+    t_ns: int
+    words: str
+
+
+def story(run: RunRecord, evidence: Evidence, recovery: Recovery | None) -> tuple[Line, ...]:
+    """The lines in the order of their time, at most MOST_LINES of them."""
+    lines = [line for event in evidence.events if (line := _line(event, run)) is not None]
+    if run.fault is not None and recovery is not None:
+        first = run.fault.t_ns + recovery.total_ns
+        lines.append(Line(first, recovery.layers[-1].seen or "first acknowledged write"))
+    return tuple(_without_repeats(sorted(lines, key=lambda line: line.t_ns)))[:MOST_LINES]
+
+
+def marks(run: RunRecord, evidence: Evidence) -> list[Mark]:
+    """What the latency figure points at."""
+    if run.fault is None:
+        return []
+    member = run.fault.member
+    what = f"{member} killed" if run.fault.proven else f"{member}: fault not proven"
+    listed = [Mark(run.fault.t_ns, what)]
+    for source, kind, words in (("fault", "started", "started again"), ("prober", "streaming", "streaming as replica")):
+        after = listed[-1].t_ns
+        event = evidence.first(source, kind, after_ns=after, test=lambda event: event.member == member)
+        if event is not None:
+            listed.append(Mark(event.t_ns, words))
+    return listed
+
+
+def _line(event: Event, run: RunRecord) -> Line | None:
+    words = _words(event, run)
+    return None if words is None else Line(event.t_ns, words)
+
+
+def _words(event: Event, run: RunRecord) -> str | None:  # noqa: PLR0911 - one phrase for each kind of event
+    member, data = event.member or "nobody", event.data
+    match event.source, event.kind:
+        case "fault", "killed":
+            return _killed(member, run)
+        case "fault", "proven":
+            return f"proven: {data.get('evidence', 'the fault had its effect')}"
+        case "fault", "started":
+            return f"{member} started again"
+        case "etcd", "leader_deleted":
+            return f"etcd: leader key of shard {data.get('shard')} deleted (revision {data.get('revision')})"
+        case "etcd", "leader_set":
+            return f"etcd: {member} is leader of shard {data.get('shard')}"
+        case "prober", "writable":
+            return f"{member} promoted, writable on timeline {data.get('timeline')}"
+        case "prober", "streaming":
+            return f"{member} streaming as replica, {_lag(data.get('lag_bytes'))}"
+        case "router", "routed":
+            return f"a fresh connection reached {member} on timeline {data.get('timeline')}"
+        case "run", "final_reads":
+            return "load ended, final reads from the primaries"
+        case "warden", kind if kind in WARDEN and event.t_ns >= _fault_ns(run):
+            return f"warden of {member}: {WARDEN[kind]}"
+        case _:
+            return None
+
+
+def _fault_ns(run: RunRecord) -> int:
+    return run.fault.t_ns if run.fault is not None else 0
+
+
+def _killed(member: str, run: RunRecord) -> str:
+    if run.fault is None:
+        return f"{member} killed"
+    processes = count(len(run.fault.pids), "process", "processes")
+    return f"{run.fault.method} to {processes} of {member} (primary, timeline {run.fault.old_timeline})"
+
+
+def _lag(lag: object) -> str:
+    return f"{lag:,} bytes behind" if isinstance(lag, int) else "lag unknown"
+
+
+def _without_repeats(lines: list[Line]) -> Iterator[Line]:
+    """Every observer repeats itself; the story tells each thing once."""
+    told: set[str] = set()
+    for line in lines:
+        if line.words not in told:
+            told.add(line.words)
+            yield line
+
+
+def after_fault_s(line: Line, run: RunRecord) -> float:
+    """Seconds since the fault, or since the first phase when there was none."""
+    whole = run.windows.whole
+    zero = run.fault.t_ns if run.fault is not None else (whole[0] if whole is not None else line.t_ns)
+    return (line.t_ns - zero) / NS_PER_S

@@ -1,0 +1,131 @@
+"""The report's words: values with their units, targets, and what happened in two plain sentences."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Final
+
+from experiments.checkers.finding import Finding, Verdict, count
+from experiments.record import RunRecord
+from experiments.scenario import Promise
+from experiments.verdict import Judged, Judgement
+
+_SIGNS: Final = {"<": "< ", "<=": "\N{LESS-THAN OR EQUAL TO} ", "==": "", ">=": "\N{GREATER-THAN OR EQUAL TO} "}
+_UNITS: Final = {"s": " s", "ms": " ms", "%": " %", "x": " \N{MULTIPLICATION SIGN}"}
+"""Units that stand beside their number; a counted thing is named in the promise's title."""
+
+COARSE_S: Final = 10
+"""From here on a duration is shown in tenths of a second."""
+
+NOTHING: Final = "\N{EN DASH}"
+
+
+def number(value: float, unit: str) -> str:
+    """`0.262 s`, `26.4 s`, `99.8 %`, `11,842`."""
+    suffix = _UNITS.get(unit, "")
+    if unit == "s":
+        places = 3 if abs(value) < 1 else 2 if abs(value) < COARSE_S else 1
+        return f"{value:.{places}f}{suffix}"
+    if suffix:
+        return f"{value:.1f}{suffix}"
+    return f"{value:,.0f}"
+
+
+def measured(promise: Promise, finding: Finding) -> str:
+    return NOTHING if finding.value is None else number(finding.value, promise.unit)
+
+
+def target(promise: Promise) -> str:
+    """`< 2 s`, `0`, `>= 99 %`."""
+    return f"{_SIGNS[promise.compare]}{promise.target:,g}{_UNITS.get(promise.unit, '')}"
+
+
+def share_of_target(promise: Promise, finding: Finding) -> float | None:
+    """How much of what was allowed was used, 0 to 1 and above; for a least value, how much of it was reached."""
+    if finding.value is None:
+        return None
+    if promise.target == 0:
+        return 0.0 if finding.value == 0 else 2.0
+    return finding.value / promise.target
+
+
+def moment(after_s: float) -> str:
+    """A time of the story: to the millisecond near the fault, to the tenth further away."""
+    return f"{after_s:.3f} s" if abs(after_s) < COARSE_S else f"{after_s:.1f} s"
+
+
+def duration_ms(ms: float) -> str:
+    """`41 ms`, `20.0 s`."""
+    return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.2f} s"  # noqa: PLR2004 - one second
+
+
+def when(run: RunRecord) -> str:
+    """The run's start on the wall clock, UTC."""
+    start = run.windows.whole[0] if run.windows.whole is not None else run.wall_anchor.monotonic_ns
+    at = datetime.datetime.fromtimestamp(run.wall_anchor.unix_ns_at(start) / 1e9, tz=datetime.UTC)
+    return f"{at.day} {at:%b %Y %H:%M:%S} UTC"
+
+
+def where(run: RunRecord) -> str:
+    """`local, 2 shards of 3, 21 Nov 2026 10:31:07 UTC, seed 4711, commit 3f9c2ab`."""
+    sizes = sorted({len(entry.members) for entry in run.shards})
+    shards = f"{count(len(run.shards), 'shard')} of {' or '.join(map(str, sizes))}"
+    parts = [run.environment, shards, when(run), f"seed {run.seed}"]
+    if run.commit:
+        parts.append(f"commit {run.commit[:7]}")
+    return ", ".join(parts)
+
+
+def what_was_done(run: RunRecord) -> str:
+    """The first sentence: the fault and the load around it."""
+    load = (
+        f"{(run.rates.write + run.rates.write_api) * len(run.shards):g} writes, "
+        f"{run.rates.read * len(run.shards):g} reads and {run.rates.predict:g} predictions a second were running"
+    )
+    if run.fault is None:
+        return f"No fault was done while {load}."
+    scope = "with its warden and all other processes" if run.fault.scope == "member" else "with all its processes"
+    if not run.fault.proven:
+        return f"The primary of shard {run.fault.shard} was to be killed {scope} while {load}."
+    return f"The primary of shard {run.fault.shard} was killed {scope} while {load}."
+
+
+def what_came_of_it(judgement: Judgement) -> str:
+    """The second sentence: what it means, the worst first."""
+    match judgement.verdict:
+        case Verdict.TRUE:
+            return _kept(judgement)
+        case Verdict.FALSE:
+            broken = [entry for entry in judgement.judged if entry.finding.verdict is Verdict.FALSE]
+            first = broken[0]
+            rest = f", and {len(broken) - 1} more" if len(broken) > 1 else ""
+            words = "was broken" if len(broken) == 1 else "were broken"
+            return (
+                f"{count(len(broken), 'promise')} of {len(judgement.judged)} {words}: {expected_and_seen(first)}{rest}."
+            )
+        case Verdict.UNKNOWN:
+            unproven = judgement.tally(Verdict.UNKNOWN)
+            return (
+                f"This run proves nothing: {unproven} of {len(judgement.judged)} promises could not be judged, "
+                "and none was seen to be broken."
+            )
+
+
+def _kept(judgement: Judgement) -> str:
+    next_ack, lost = judgement.of("next_ack"), judgement.of("lost_writes")
+    parts: list[str] = []
+    if next_ack is not None and next_ack.value is not None:
+        layers = judgement.recovery.layers if judgement.recovery is not None else ()
+        promoted = any(layer.name == "promote" and layer.seen is not None for layer in layers)
+        new = " on a new primary" if promoted else ""
+        parts.append(f"The shard took its next write {number(next_ack.value, 's')} later{new}.")
+    if lost is not None:
+        parts.append(f"Of {lost.out_of} acknowledged, none was lost.")
+    return " ".join(parts) or "Every promise was kept."
+
+
+def expected_and_seen(entry: Judged) -> str:
+    """`acknowledged writes lost: 3, promised 0`."""
+    seen = measured(entry.promise, entry.finding)
+    seen = "nothing was measured" if seen == NOTHING else seen
+    return f"{entry.promise.title}: {seen}, promised {target(entry.promise)}"
