@@ -143,6 +143,7 @@ def _vectors(flights: pd.DataFrame) -> tuple[list[FlightRow], list[RejectedRow]]
             **{name: flights[name] for name in WEATHER_BOUNDS},
         }
     )
+    names: list[str] = features.columns.tolist()
     rows: list[FlightRow] = []
     rejected: list[RejectedRow] = []
     seen: set[tuple[UUID, datetime]] = set()
@@ -152,10 +153,10 @@ def _vectors(flights: pd.DataFrame) -> tuple[list[FlightRow], list[RejectedRow]]
         scheduled_departures(flights).astype(object).tolist(),
         flights["flight"].tolist(),
         _column(flights["arr_delay"]),
-        zip(*(_column(features[name]) for name in features), strict=True),
+        zip(*(_column(features[name]) for name in names), strict=True),
         strict=True,
     ):
-        vector = dict(zip(features.columns, values, strict=True))
+        vector = dict(zip(names, values, strict=True))
         entity = one_entity_id(vector["carrier"], number, vector["origin"], vector["dest"])
         reason = None
         if departure is pd.NaT:
@@ -203,5 +204,5 @@ def _minute_of_day(hhmm: pd.Series[int]) -> pd.Series[int]:
 
 def _column(values: pd.Series[Any]) -> list[Any]:
     """Plain Python values, None where the table has none."""
-    column: list[Any] = values.to_numpy().tolist()  # many times faster than tolist of a text column
+    column: list[Any] = values.to_numpy().tolist()
     return [None if value != value else value for value in column] if values.isna().any() else column  # noqa: PLR0124
