@@ -45,10 +45,14 @@ soak: install ## many kills with different seeds and all controls: hours, not mi
 	@$(BIN)/breakwater soak
 
 .PHONY: lock
-lock: install ## resolve pyproject.toml again into requirements.lock, hashed; what still fits stays as it is
+lock: install ## resolve pyproject.toml again into the hashed *.lock files; what still fits stays as it is
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --extra dev \
 		--output-file requirements.lock pyproject.toml
-	git --no-pager diff --stat requirements.lock
+	for tool in setuptools:build uv:uv; do
+		echo $${tool%:*} | $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate \
+			--output-file requirements.$${tool#*:}.lock -
+	done
+	git --no-pager diff --stat -- '*.lock'
 
 .PHONY: clean
 clean: ## remove what the tools cache; environments, runs and .venv stay
