@@ -1,0 +1,143 @@
+"""The application: builds every part of a replica, wires them together, starts and stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.telemetry import TelemetryConfig
+from starlette.routing import Route
+
+from services.api import problems
+from services.api.admission import PREDICTIONS_IN_FLIGHT, WRITES_IN_FLIGHT, Admission
+from services.api.auth import BearerAuth
+from services.api.cache import ScoreCache
+from services.api.features import features_router
+from services.api.health import healthz, readyz
+from services.api.metrics import Metrics, ReplicaMiddleware, metrics_endpoint
+from services.api.model_watch import ModelWatch, freeze_heap
+from services.api.predict import Predictor, openapi_path
+from services.api.scoring.batcher import MicroBatcher
+from services.api.scoring.jvm import start_jvm
+from services.api.settings import Settings, read_secret
+from services.api.shards import Shards
+from services.registry import FileRegistry
+
+REFUSALS = {
+    HTTPStatus.UNAUTHORIZED: "No valid token",
+    HTTPStatus.NOT_FOUND: "Nothing is stored for this entity and time",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "The request breaks the contract",
+    HTTPStatus.SERVICE_UNAVAILABLE: "Try again; `code` says why",
+}
+"""What a prediction can be refused with, for the documentation."""
+
+NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
+"""The framework measures every request for OpenTelemetry, which nothing here exports: metrics.py measures instead."""
+
+logger = logging.getLogger(__name__)
+
+
+class Replica:
+    """One replica's parts. `draining` is set when it has been asked to end: it serves on, but is not ready."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.draining = False
+        self.metrics = Metrics()
+        self.auth = BearerAuth(read_secret(settings.token_file))
+        self.models = ModelWatch(FileRegistry(settings.models_dir), self.metrics)
+        self.batcher = MicroBatcher()
+        self.cache = ScoreCache(
+            settings.redis.host, settings.redis.port, read_secret(settings.redis.password_file), self.metrics
+        )
+        self.shards = Shards(settings)
+
+    def obstacle(self) -> str | None:
+        """Why the edge should send nothing here; None when ready."""
+        if self.draining:
+            return "draining"
+        if self.models.current is None:
+            return "no model"
+        return self.shards.obstacle
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Start everything that does not depend on others being up; wait for nothing else."""
+        await asyncio.to_thread(start_jvm, self.settings.genmodel_jar, self.settings.jvm_heap_mb)
+        self.cache.start()
+        await self.shards.open()
+        await self.models.check()
+        watching = asyncio.get_running_loop().create_task(self.models.run(), name="model-watch")
+        watching.add_done_callback(_report)
+        freeze_heap()
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.wait([watching])
+            await self.shards.close()
+            await self.cache.close()
+            self.models.close()
+            self.batcher.close()
+
+
+def create_app(replica: Replica) -> FastAPI:
+    """The ASGI application; its lifespan runs the replica's parts."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with replica.running():
+            yield
+
+    app = FastAPI(
+        title="Breakwater", version="1", lifespan=lifespan, telemetry=NO_TELEMETRY, docs_url=None, redoc_url=None
+    )
+    app.add_middleware(
+        ReplicaMiddleware,
+        metrics=replica.metrics,
+        replica=replica.settings.replica,
+        draining=lambda: replica.draining,
+    )
+    problems.install(app)
+    predictor = Predictor(
+        auth=replica.auth,
+        admission=Admission(PREDICTIONS_IN_FLIGHT, "predictions"),
+        models=replica.models,
+        store=replica.shards.store,
+        cache=replica.cache,
+        batcher=replica.batcher,
+        scored=replica.metrics.scored,
+    )
+    app.router.routes += [
+        Route("/v1/predict", predictor.endpoint, methods=["POST"]),
+        Route("/healthz", healthz),
+        Route("/readyz", readyz(replica.obstacle)),
+        Route("/metrics", metrics_endpoint(replica.metrics)),
+    ]
+    app.include_router(features_router(replica.auth, Admission(WRITES_IN_FLIGHT, "writes"), replica.shards.store))
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    document: dict[str, Any] = get_openapi(title=app.title, version=app.version, routes=app.routes)
+    components = document.setdefault("components", {})
+    components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+    document["paths"]["/v1/predict"] = openapi_path(components.setdefault("schemas", {}), _refusals())
+    return document
+
+
+def _refusals() -> Mapping[str, Any]:
+    return {str(int(status)): {"description": description} for status, description in REFUSALS.items()}
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    """A background task that ends on its own is a fault: say so at once."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("%s ended, the replica no longer follows it", task.get_name(), exc_info=error)

@@ -1,0 +1,81 @@
+"""What one replica is started with: a JSON file, read strictly, whose path is in BREAKWATER_API_CONFIG."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from services.contracts.shards import ShardEndpoints
+
+CONFIG_VARIABLE = "BREAKWATER_API_CONFIG"
+
+Port = Annotated[int, Field(gt=0, lt=65536)]
+
+
+class SettingsError(Exception):
+    """The configuration cannot be used; the message says which file and what in it."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RedisSettings(_Section):
+    """The cache. The password is in a file of its own, so that this one holds no secret."""
+
+    host: str
+    port: Port
+    password_file: Path
+
+
+class PoolSettings(_Section):
+    """Connections to one shard, reads and writes together; derived from the shard's connection budget."""
+
+    min: int = Field(ge=2)
+    max: int = Field(ge=2)
+
+
+class Settings(_Section):
+    """`etcd` are client URLs, `jvm_heap_mb` the -Xmx of the scoring runtime in MB."""
+
+    environment: str
+    replica: str
+    host: str
+    port: Port
+    token_file: Path
+    redis: RedisSettings
+    etcd: tuple[str, ...] = Field(min_length=1)
+    shards: tuple[ShardEndpoints, ...] = Field(min_length=1)
+    pool: PoolSettings
+    models_dir: Path
+    genmodel_jar: Path
+    jvm_heap_mb: int = Field(ge=32)
+
+
+def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings that the environment names; SettingsError when there are none or they are wrong."""
+    name = environ.get(CONFIG_VARIABLE)
+    if not name:
+        raise SettingsError(f"{CONFIG_VARIABLE} is not set: let it name the replica's JSON configuration")
+    try:
+        return Settings.model_validate_json(Path(name).read_bytes())
+    except OSError as error:
+        raise SettingsError(f"{name} (from {CONFIG_VARIABLE}) cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise SettingsError(f"{name} is not a valid configuration: {wrong}") from error
+
+
+def read_secret(path: Path) -> str:
+    """A secret from its file, without the newline; SettingsError when it is unreadable or empty."""
+    try:
+        secret = path.read_text().strip()
+    except OSError as error:
+        raise SettingsError(f"the secret file {path} cannot be read: {error.strerror}") from error
+    if not secret:
+        raise SettingsError(f"the secret file {path} is empty: create the environment's secrets again")
+    return secret

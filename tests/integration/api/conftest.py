@@ -1,0 +1,26 @@
+"""One platform for the package; every test gets it with an empty registry cache and everything up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from services.h2o.train import TrainedModel
+from tests.integration.api.platform import Platform, Replica
+
+
+@pytest.fixture(scope="package")
+def platform(tmp_path_factory: pytest.TempPathFactory, genmodel_jar: Path) -> Iterator[Platform]:
+    with Platform(tmp_path_factory.mktemp("platform"), genmodel_jar) as platform:
+        yield platform
+
+
+@pytest.fixture(scope="module")
+def replica(platform: Platform, trained: Mapping[str, TrainedModel]) -> Iterator[Replica]:
+    """A ready replica that serves v1."""
+    platform.registry.publish(trained["v1"].model_zip, trained["v1"].card)
+    with Replica(platform) as replica:
+        replica.wait_for("/readyz")
+        yield replica
