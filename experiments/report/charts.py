@@ -11,7 +11,7 @@ from experiments.checkers.fault import NS_PER_MS, NS_PER_S
 from experiments.checkers.recovery import Layer, Recovery
 from experiments.history import History
 from experiments.record import RunRecord, Window
-from experiments.report.series import Bins, Series, bad_counts, latencies, rates, watched
+from experiments.report.series import Bins, Series, latencies, rates, strips, watched
 from experiments.report.svg import LINE_PX, Canvas, Scale, nice_step, place_marks, spread
 from experiments.report.words import duration_ms
 
@@ -27,9 +27,10 @@ class Shape:
     ticks: int
 
 
-WIDE: Final = Shape("wide", 1040, 64, 128, 10)
+WIDE: Final = Shape("wide", 1040, 64, 150, 10)
 NARROW: Final = Shape("narrow", 400, 56, 122, 5)
 
+S_MS: Final = 1000
 MARK_ROW_PX: Final = 16.0
 LABEL_SHIFT_PX: Final = 5.0
 """A label moved further than this from its line's end gets a thin line to it."""
@@ -112,7 +113,7 @@ def latency_chart(history: History, run: RunRecord, frame: Frame, marks: Sequenc
         _bands(canvas, frame, x, head - 4, bottom)
         for power in range(round(math.log10(high / low)) + 1):
             level = low * 10**power
-            _level(canvas, shape, y(level), duration_ms(level) if level < 1000 else f"{level / 1000:g} s")  # noqa: PLR2004
+            _level(canvas, shape, y(level), _round(level))
         for mark, place in zip(inside, placed, strict=True):
             at, baseline = x(mark.t_ns), MARK_ROW_PX * (place.row + 1) - 4
             canvas.line((at, baseline - 9), (at, bottom), "mark")
@@ -126,8 +127,8 @@ def latency_chart(history: History, run: RunRecord, frame: Frame, marks: Sequenc
 
 def bad_chart(history: History, run: RunRecord, frame: Frame) -> str:
     """One strip for each shard: how many operations of a bin were not good."""
-    rows = bad_counts(history, run, frame.bins)
-    most = max((max(counts, default=0) for _, counts, _, _ in rows), default=0)
+    rows = strips(history, run, frame.bins)
+    most = max((count for row in rows for count in (*row.bad, *row.unsent)), default=0)
 
     def draw(shape: Shape) -> str:
         pitch = 26.0
@@ -135,20 +136,21 @@ def bad_chart(history: History, run: RunRecord, frame: Frame) -> str:
         canvas = Canvas(shape.width, bottom + 26)
         x, bar = frame.x(shape), Scale(0, max(most, 1), 0, pitch - 8)
         _bands(canvas, frame, x, 2, bottom)
-        for at, (name, counts, bad, total) in enumerate(rows):
+        for at, row in enumerate(rows):
             base = pitch * (at + 1)
             canvas.line((shape.left, base), (shape.width - shape.right, base), "grid")
-            canvas.text(shape.left - 8, base - 4, name, "axis", anchor="end")
-            for index, number in enumerate(counts):
-                if number:
-                    start = x(frame.bins.start_ns + index * frame.bins.width_ns)
-                    end = x(frame.bins.start_ns + (index + 1) * frame.bins.width_ns)
-                    height = max(2.0, bar(number))
-                    canvas.rect(start, base - height, max(end - start - 0.6, 1.5), height, "bad")
-            said = f"{bad:,} of {total:,}"
-            canvas.text(shape.width - shape.right + 10, base - 4, said, "strong" if bad else "axis")
+            canvas.text(shape.left - 8, base - 4, row.name, "axis", anchor="end")
+            for style, counts in (("unsent", row.unsent), ("bad", row.bad)):
+                for index, number in enumerate(counts):
+                    if number:
+                        start = x(frame.bins.start_ns + index * frame.bins.width_ns)
+                        end = x(frame.bins.start_ns + (index + 1) * frame.bins.width_ns)
+                        height = max(2.0, bar(number))
+                        canvas.rect(start, base - height, max(end - start - 0.6, 1.5), height, style)
+            said = row.words if shape is WIDE else row.bad_words
+            canvas.text(shape.width - shape.right + 10, base - 4, said, "strong" if row.total_bad else "axis")
         _time_axis(canvas, shape, frame, bottom)
-        label = "bad operations over the run: " + ", ".join(f"{name} {bad} of {total}" for name, _, bad, total in rows)
+        label = "bad operations over the run: " + "; ".join(f"{row.name} {row.words}" for row in rows)
         return canvas.render(label, shape.style)
 
     return both(draw)
@@ -170,7 +172,7 @@ def waterfall(recovery: Recovery) -> str:
             canvas.text(
                 x(tick * step),
                 bottom + 16,
-                duration_ms(tick * step),
+                _round(tick * step),
                 "axis",
                 anchor="start" if narrow and not tick else "middle",
             )
@@ -194,6 +196,11 @@ def _layer(canvas: Canvas, x: Scale, layer: Layer, at: int, *, narrow: bool, top
         canvas.rect(start, top + 3, max(end - start, 1.5), 12, f"w{at}", radius=2)
     else:
         canvas.line((start, top + 2), (start, top + 16), "mark")
+
+
+def _round(ms: float) -> str:
+    """A round number of an axis: `0.1 ms`, `10 ms`, `20 s`."""
+    return f"{ms / S_MS:g} s" if ms >= S_MS else f"{ms:g} ms"
 
 
 def _length(layer: Layer) -> str:

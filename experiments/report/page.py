@@ -17,6 +17,7 @@ from experiments.evidence import load_evidence
 from experiments.history import History
 from experiments.record import RunRecord
 from experiments.report import charts, words
+from experiments.report.series import sent
 from experiments.report.story import after_fault_s, marks, story
 from experiments.verdict import Judged, Judgement
 from loadtests.record import Kind
@@ -94,6 +95,7 @@ def page_of(run_dir: Path, judgement: Judgement) -> str:
         "outage": frame is not None and frame.outage is not None,
         "samples": _samples(history, run, frame) if frame is not None else "",
         "most": _most(history, frame) if frame is not None else "",
+        "unsent": bool((~sent(history)).any()),
         "waterfall": charts.waterfall(recovery) if recovery is not None else None,
         "total": words.duration_ms(recovery.total_ns / NS_PER_MS) if recovery is not None else "",
         "story": [
@@ -136,8 +138,8 @@ def _bar(entry: Judged) -> str:
     over = share > 1 and entry.promise.compare != ">="
     length = max(2.0, min(share, 1.0) * SHARE_PX)
     said = "more than the target" if over else f"{100 * min(share, 1.0):.0f} % of the target"
-    at = SHARE_PX / share
-    limit = f'<line x1="{at:.1f}" x2="{at:.1f}" y1="-1" y2="9" class="limit"/>' if over and entry.promise.target else ""
+    at = f"{SHARE_PX / share:.1f}" if over and entry.promise.target else None
+    limit = f'<line x1="{at}" x2="{at}" y1="-1" y2="9" class="limit"/>' if at is not None else ""
     return (
         f'<svg viewBox="0 0 {SHARE_PX:g} 8" role="img" aria-label="{said}">'
         f'<rect y="2" width="{SHARE_PX:g}" height="4" rx="2" class="room"/>'
@@ -157,7 +159,7 @@ def _samples(history: History, run: RunRecord, frame: charts.Frame) -> str:
 
 
 def _most(history: History, frame: charts.Frame) -> str:
-    bad = frame.bins.counts(history.sched_ns[~history.available])
+    bad = frame.bins.counts(history.sched_ns[~history.available & sent(history)])
     return f", at most {max(bad):,} in {frame.bins.width_s:g} s" if max(bad, default=0) else ""
 
 

@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 
 from experiments.checkers.fault import NS_PER_MS, NS_PER_S
-from experiments.history import History
+from experiments.history import History, Mask
 from experiments.record import RunRecord, Window
-from loadtests.record import NO_SHARD, Kind
+from loadtests.record import NO_SHARD, Error, Kind
 
 BINS: Final = 180
 """Bins of a figure, about: enough to see a dip of half a per cent of the run, few enough to have samples in each."""
@@ -88,6 +88,7 @@ def rates(history: History, run: RunRecord, bins: Bins) -> list[Series]:
 def latencies(history: History, run: RunRecord, bins: Bins) -> list[Series]:
     """Latency quantiles in ms, counted from the scheduled time, for whatever was answered or given up."""
     listed: list[Series] = []
+    history = history.where(sent(history))
     for entry in sorted(run.shards, key=lambda shard: shard_style(shard.shard, run), reverse=True):
         rows = history.where(history.of(*WRITES) & (history.shard == entry.shard))
         style = shard_style(entry.shard, run)
@@ -98,14 +99,42 @@ def latencies(history: History, run: RunRecord, bins: Bins) -> list[Series]:
     return listed
 
 
-def bad_counts(history: History, run: RunRecord, bins: Bins) -> list[tuple[str, list[int], int, int]]:
-    """For each shard and for predictions by vector: name, bad operations in each bin, bad in all, operations in all."""
-    listed: list[tuple[str, list[int], int, int]] = []
+def sent(history: History) -> Mask:
+    """Operations that the load did send."""
+    mask: Mask = history.error != int(Error.NOT_SENT)
+    return mask
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """One shard's (or the shard-less predictions') operations that were not good; counts for each bin."""
+
+    name: str
+    bad: list[int]
+    unsent: list[int]
+    total_bad: int
+    total_unsent: int
+    total: int
+
+    @property
+    def bad_words(self) -> str:
+        return f"{self.total_bad:,} of {self.total:,}"
+
+    @property
+    def words(self) -> str:
+        return self.bad_words + (f", {self.total_unsent:,} unsent" if self.total_unsent else "")
+
+
+def strips(history: History, run: RunRecord, bins: Bins) -> list[Strip]:
+    """What was not good on each shard, and for predictions by vector, which belong to none."""
+    listed: list[Strip] = []
     groups = [(f"shard {entry.shard}", entry.shard) for entry in run.shards] + [("no shard", NO_SHARD)]
     for name, shard in groups:
         rows = history.where(history.shard == shard)
-        bad = rows.sched_ns[~rows.available]
-        listed.append((name, bins.counts(bad), len(bad), len(rows)))
+        bad = rows.sched_ns[~rows.available & sent(rows)]
+        unsent = rows.sched_ns[~sent(rows)]
+        strip = Strip(name, bins.counts(bad), bins.counts(unsent), len(bad), len(unsent), int(sent(rows).sum()))
+        listed.append(strip)
     return listed
 
 

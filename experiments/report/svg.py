@@ -96,18 +96,23 @@ def _runs(points: Sequence[tuple[float, float] | None]) -> Iterator[list[tuple[f
 
 
 def spread(wanted: Sequence[float], *, low: float, high: float, gap: float = LINE_PX) -> list[float]:
-    """Positions as near as possible to the wanted ones, in their order, at least `gap` apart and within the bounds."""
+    """Positions in the order of the wanted ones, `gap` apart or more, within the bounds, and moved as little as can be.
+
+    Least squares: labels that would touch form a block around the mean of their places (pool adjacent violators).
+    """
     order = sorted(range(len(wanted)), key=lambda at: wanted[at])
-    placed: list[float] = []
-    for at in order:
-        placed.append(max(wanted[at], placed[-1] + gap if placed else low))
-    ceiling = high
-    for at in reversed(range(len(placed))):
-        placed[at] = min(placed[at], ceiling)
-        ceiling = placed[at] - gap
+    blocks: list[tuple[float, int]] = []
+    for rank, at in enumerate(order):
+        mean, size = wanted[at] - rank * gap, 1
+        while blocks and blocks[-1][0] > mean:
+            before, count = blocks.pop()
+            mean, size = (before * count + mean * size) / (count + size), count + size
+        blocks.append((mean, size))
+    ceiling = max(low, high - (len(order) - 1) * gap)
+    bases = [min(max(mean, low), ceiling) for mean, size in blocks for _ in range(size)]
     result = [0.0] * len(wanted)
-    for at, position in zip(order, placed, strict=True):
-        result[at] = position
+    for rank, at in enumerate(order):
+        result[at] = bases[rank] + rank * gap
     return result
 
 

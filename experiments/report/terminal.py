@@ -1,0 +1,84 @@
+"""The promises table for the terminal: each verdict has a sign and a word, so that it reads without colour, too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from experiments.checkers.finding import Verdict, count
+from experiments.report import words
+from experiments.verdict import Judged, Judgement
+
+SIGNS: Final = {
+    Verdict.TRUE: "\N{BLACK CIRCLE}",
+    Verdict.FALSE: "\N{BLACK SQUARE}",
+    Verdict.UNKNOWN: "\N{WHITE CIRCLE}",
+}
+STYLES: Final = {Verdict.TRUE: "green", Verdict.FALSE: "bold red", Verdict.UNKNOWN: "yellow"}
+
+INDENT: Final = 6
+"""Width of the scenario's id, under which its promises stand."""
+
+
+def show(console: Console, judgement: Judgement, report: Path | None = None) -> None:
+    """Print the table of promises, why the worst of them failed, and the last line.
+
+    Colour is the console's matter: without it (NO_COLOR, a pipe) sign and word still say everything.
+    """
+    run = judgement.run
+    head = Text(f"{run.scenario:<{INDENT}}")
+    head.append(judgement.title.lower(), style="bold")
+    head.append(f", {run.variant.replace('-', ' ')}", style="dim")
+    console.print(head)
+    console.print(_table(judgement))
+    for entry in judgement.worst_first():
+        if entry.finding.verdict is not Verdict.TRUE:
+            console.print(_why(entry), soft_wrap=True)
+    console.print(last_line(judgement, report), soft_wrap=True)
+
+
+def last_line(judgement: Judgement, report: Path | None = None) -> Text:
+    """What `-q` prints: `verdict true   16 promises, 0 false, 0 unknown    report ...`."""
+    line = Text("verdict ")
+    line.append(judgement.verdict.value, style=STYLES[judgement.verdict])
+    promises = count(len(judgement.judged), "promise")
+    line.append(f"   {promises}, {judgement.tally(Verdict.FALSE)} false, {judgement.tally(Verdict.UNKNOWN)} unknown")
+    if report is not None:
+        line.append(f"    report {report}")
+    return line
+
+
+def _table(judgement: Judgement) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(width=INDENT - 2, justify="right")
+    table.add_column(overflow="fold")
+    table.add_column(justify="right", no_wrap=True, style="bold")
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold", style="dim")
+    table.add_column(no_wrap=True)
+    for entry in judgement.judged:
+        promise, finding = entry.promise, entry.finding
+        table.add_row(
+            Text(SIGNS[finding.verdict], style=STYLES[finding.verdict]),
+            Text(promise.title),
+            words.measured(promise, finding),
+            words.target(promise),
+            finding.out_of,
+            Text(finding.verdict.value, style=STYLES[finding.verdict]),
+        )
+    return table
+
+
+def _why(entry: Judged) -> Text:
+    finding = entry.finding
+    text = Text(" " * INDENT)
+    text.append(f"{SIGNS[finding.verdict]} {entry.promise.title}: ", style=STYLES[finding.verdict])
+    text.append(finding.reason)
+    for exhibit in finding.evidence:
+        text.append(f"\n{' ' * INDENT}  {exhibit.title} ({len(exhibit.rows)} of {exhibit.total:,}): ", style="dim")
+        text.append(", ".join(str(row[0]) for row in exhibit.rows), style="dim")
+    return text
