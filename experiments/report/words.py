@@ -17,6 +17,10 @@ _UNITS: Final = {"s": " s", "ms": " ms", "%": " %", "x": " \N{MULTIPLICATION SIG
 COARSE_S: Final = 10
 """From here on a duration is shown in tenths of a second."""
 
+FULL_COMMIT: Final = 40
+SHORT_COMMIT: Final = 7
+"""Hex digits of a commit's name, in full and as people write it."""
+
 NOTHING: Final = "\N{EN DASH}"
 
 
@@ -72,7 +76,7 @@ def where(run: RunRecord) -> str:
     shards = f"{count(len(run.shards), 'shard')} of {' or '.join(map(str, sizes))}"
     parts = [run.environment, shards, when(run), f"seed {run.seed}"]
     if run.commit:
-        parts.append(f"commit {run.commit[:7]}")
+        parts.append(f"commit {run.commit[:SHORT_COMMIT] if len(run.commit) == FULL_COMMIT else run.commit}")
     return ", ".join(parts)
 
 
