@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import sys
+import time
+from pathlib import Path
 from typing import Any, Final
 
 import click
 from rich.table import Table
 
-from breakwater.console import Steps, err, out
+from breakwater import verification, workloads
+from breakwater.console import Steps, err
+from breakwater.console import out as console
+from experiments import run as runs
+from experiments.errors import ExperimentError
+from experiments.report import terminal
 from infra.environment import EnvironmentFault
 from infra.local import runtime
 from infra.local.environment import LocalEnvironment
 from infra.stack import local_plan
 from infra.topology import TopologyError
+from services.coordination.etcd import EtcdError
+from services.etl.errors import EtlError
+from services.featurestore.errors import FeatureStoreError
+from services.h2o.errors import H2OError
+from services.registry.errors import RegistryError
 
 EXIT_USAGE: Final = 3
 """Preflight or usage (docs: 0 valid, 1 a promise was broken, 2 unknown, 3 preflight or usage)."""
 EXIT_INTERRUPTED: Final = 130
 
-KNOWN_FAILURES: Final[tuple[type[Exception], ...]] = (EnvironmentFault, TopologyError)
+KNOWN_FAILURES: Final[tuple[type[Exception], ...]] = (
+    EnvironmentFault,
+    TopologyError,
+    ExperimentError,
+    FeatureStoreError,
+    EtlError,
+    H2OError,
+    RegistryError,
+    EtcdError,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -36,7 +58,7 @@ def up(environment: str) -> None:
     plan = local_plan(environment)
     with runtime.locked(plan), Steps() as steps:
         runtime.up(plan, steps)
-    out.print(f"{environment} is up: {plan.edge_url}  (CA {plan.ca_file}, token {plan.token_file})", soft_wrap=True)
+    console.print(f"{environment} is up: {plan.edge_url}  (CA {plan.ca_file}, token {plan.token_file})", soft_wrap=True)
 
 
 @cli.command()
@@ -50,7 +72,7 @@ def down(environment: str, purge: bool) -> None:
             was_up = runtime.down(plan, steps)
         if purge:
             runtime.purge(plan)
-    out.print(f"{environment} {'is down' if was_up else 'was not up'}{', its state is deleted' if purge else ''}")
+    console.print(f"{environment} {'is down' if was_up else 'was not up'}{', its state is deleted' if purge else ''}")
 
 
 @cli.command()
@@ -61,7 +83,7 @@ def status(environment: str, as_json: bool) -> None:
     plan = local_plan(environment)
     health = runtime.healthy(plan)
     if as_json:
-        out.print_json(data=[{**_fields(line)} for line in health])
+        console.print_json(data=[{**_fields(line)} for line in health])
     else:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for column in ("member", "component", "role", "timeline", "lag", "state"):
@@ -75,7 +97,7 @@ def status(environment: str, as_json: bool) -> None:
                 "" if line.lag_bytes is None else f"{line.lag_bytes} B",
                 f"[green]●[/] {line.state}" if line.healthy else f"[red]■[/] {line.state}",
             )
-        out.print(table)
+        console.print(table)
     if not all(line.healthy for line in health):
         sys.exit(1)
 
@@ -99,7 +121,7 @@ def endpoints(environment: str, as_json: bool) -> None:
     for member in found.members:
         address = member.url or f"{member.host}:{member.port}"
         table.add_row(member.name, member.component, address, "" if member.pid is None else str(member.pid))
-    out.print(table)
+    console.print(table)
 
 
 @cli.command()
@@ -109,7 +131,7 @@ def endpoints(environment: str, as_json: bool) -> None:
 def logs(environment: str, member: str, lines: int) -> None:
     """Show the end of a member's logs."""
     for path in LocalEnvironment(local_plan(environment)).logs(member):
-        out.print(f"[dim]== {path}[/]", soft_wrap=True)
+        console.print(f"[dim]== {path}[/]", soft_wrap=True)
         with path.open(errors="replace") as content:
             for line in content.readlines()[-lines:]:
                 click.echo(line.rstrip("\n"))
@@ -123,8 +145,164 @@ def heal(environment: str) -> None:
     with runtime.locked(plan):
         done = LocalEnvironment(plan).heal()
     for line in done:
-        out.print(f"[green]●[/] {line}")
-    out.print(f"{len(done)} faults undone" if done else f"nothing to heal in {environment}")
+        console.print(f"[green]●[/] {line}")
+    console.print(f"{len(done)} faults undone" if done else f"nothing to heal in {environment}")
+
+
+@cli.command()
+@click.argument("environment")
+@click.option("--months", default="1-12", show_default=True, help="Months of 2013, as FIRST-LAST.")
+def load(environment: str, months: str) -> None:
+    """Load the flights of 2013 into the feature store; running it again changes nothing."""
+    plan = local_plan(environment)
+    with Steps() as steps:
+        workloads.load(plan, steps, months=_months(months))
+
+
+def _months(text: str) -> range:
+    first, _, last = text.partition("-")
+    try:
+        months = range(int(first), int(last or first) + 1)
+    except ValueError:
+        months = range(0)
+    if not months or months[0] < 1 or months[-1] > 12:  # noqa: PLR2004 - months of a year
+        raise click.BadParameter(f"{text!r} is not a range of months like 1-12", param_hint="--months")
+    return months
+
+
+@cli.command()
+@click.argument("environment")
+@click.option("--seed", default=1, show_default=True)
+@click.option("--split", default=None, type=click.DateTime(["%Y-%m-%d"]), help="Train before, test from then on.")
+def train(environment: str, seed: int, split: datetime.datetime | None) -> None:
+    """Train on a real H2O server and publish the model; the API's replicas pick it up by themselves."""
+    plan = local_plan(environment)
+    with Steps() as steps:
+        workloads.train_model(plan, steps, seed=seed, split=split.date() if split else workloads.SPLIT)
+        workloads.wait_serving(plan, steps)
+
+
+@cli.command()
+@click.argument("environment")
+@click.option("--scenario", "name", default="S-01", show_default=True)
+@click.option("--variant", default=None, help="Only this one; otherwise all that the scenario has.")
+@click.option("--seed", default=None, type=click.IntRange(0), help="Keys, arrivals and the victim follow from it.")
+@click.option("--rate", default=None, type=click.FloatRange(1, 5000), help="Predictions a second; the rest in scale.")
+@click.option("--out", default="runs", show_default=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option("-q", "--quiet", is_flag=True, help="Only the last line.")
+@click.option("--json", "as_json", is_flag=True, help="The verdicts, for programs.")
+def verify(
+    environment: str,
+    name: str,
+    variant: str | None,
+    seed: int | None,
+    rate: float | None,
+    out: Path,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Run a scenario under load and judge every promise. Exit code 0 true, 1 false, 2 unknown, 3 not begun."""
+    plan = local_plan(environment)
+    scenario = verification.find_scenario(name)
+    variants = [variant] if variant else list(scenario.breakwater.variants)
+    for chosen in variants:
+        scenario.promises_of(chosen)
+    finished = []
+    with runtime.locked(plan):
+        for chosen in variants:
+            order = runs.Order(
+                environment, scenario, chosen, verification.new_seed() if seed is None else seed, out.resolve(), rate
+            )
+            with Steps() as steps:
+                done = verification.verify(order, lambda what, chosen=chosen: steps.begin(chosen, what))
+            finished.append(done)
+            if not (quiet or as_json):
+                terminal.show(console, done.judgement, done.report)
+    if as_json:
+        click.echo(json.dumps([done.judgement.to_json() for done in finished], indent=2))
+    elif quiet:
+        for done in finished:
+            console.print(terminal.last_line(done.judgement, done.report))
+    sys.exit(verification.exit_code(finished))
+
+
+@cli.command()
+@click.argument("run_dir", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("-q", "--quiet", is_flag=True, help="Only the last line.")
+@click.option("--json", "as_json", is_flag=True, help="The verdict, for programs.")
+def check(run_dir: Path, quiet: bool, as_json: bool) -> None:
+    """Judge a stored run again, offline, from its files alone."""
+    done = verification.finish(run_dir.resolve())
+    if as_json:
+        click.echo(json.dumps(done.judgement.to_json(), indent=2))
+    elif quiet:
+        console.print(terminal.last_line(done.judgement, done.report))
+    else:
+        terminal.show(console, done.judgement, done.report)
+    sys.exit(done.judgement.exit_code)
+
+
+@cli.command()
+@click.argument("environment")
+@click.argument("names", nargs=-1)
+@click.option("--seed", default=None, type=click.IntRange(0))
+@click.option("--out", default="runs/controls", show_default=True, type=click.Path(path_type=Path, file_okay=False))
+def controls(environment: str, names: tuple[str, ...], seed: int | None, out: Path) -> None:
+    """Put known defects in and see that the suite detects each. Exit code 0 when it does."""
+    plan = local_plan(environment)
+
+    def done(result: verification.ControlResult) -> None:
+        judgement = result.finished.judgement
+        sign = "[red]■[/]" if result.disagreements else "[green]●[/]"
+        said = f"verdict {judgement.verdict.value}, exit {judgement.exit_code}"
+        steps.note_line(f"{sign} {result.control.name:<16} {result.control.title}  [dim]{said}[/]")
+        for line in result.disagreements:
+            steps.note_line(f"    {line}")
+
+    with runtime.locked(plan), Steps() as steps:
+        results = verification.controls(
+            environment,
+            names,
+            seed=verification.new_seed() if seed is None else seed,
+            out=out.resolve(),
+            begin=lambda control: steps.begin(control.name, control.title),
+            done=done,
+        )
+    wrong = sum(bool(result.disagreements) for result in results)
+    console.print(f"{len(results) - wrong} of {len(results)} defects detected as they must be; runs in {out}")
+    sys.exit(1 if wrong else 0)
+
+
+@cli.command()
+@click.option("--seed", default=None, type=click.IntRange(0))
+@click.option("--out", default="runs", show_default=True, type=click.Path(path_type=Path, file_okay=False))
+def demo(seed: int | None, out: Path) -> None:
+    """Everything once on this machine: up, load, train, S-01, the numbers. Exits with the verdict."""
+    environment = "local"
+    plan = local_plan(environment)
+    began = time.monotonic()
+    with runtime.locked(plan), Steps() as steps:
+        runtime.up(plan, steps)
+        workloads.load(plan, steps)
+        if not workloads.has_model(plan):
+            workloads.train_model(plan, steps, seed=1)
+        workloads.wait_serving(plan, steps)
+    scenario = verification.find_scenario("S-01")
+    finished = []
+    with runtime.locked(plan):
+        for variant in scenario.breakwater.variants:
+            chosen = verification.new_seed() if seed is None else seed
+            order = runs.Order(environment, scenario, variant, chosen, out.resolve())
+            with Steps() as steps:
+                done = verification.verify(order, lambda what, variant=variant: steps.begin(variant, what))
+            finished.append(done)
+            terminal.show(console, done.judgement, done.report)
+    console.print(
+        f"demo took {time.monotonic() - began:.0f} s; {environment} stays up: `breakwater status {environment}`, "
+        f"`breakwater down {environment}`",
+        soft_wrap=True,
+    )
+    sys.exit(verification.exit_code(finished))
 
 
 def main() -> None:

@@ -46,8 +46,11 @@ class Steps:
         self._began = now
 
     def note(self, text: str) -> None:
+        self.note_line(f"[yellow]![/] {text}")
+
+    def note_line(self, text: str) -> None:
         self._stop()
-        self._console.print(f"[yellow]![/] {text}", soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
     def _stop(self) -> None:
         if self._status is not None:

@@ -107,7 +107,7 @@ class LocalEnvironment:
             if time.monotonic() > end:
                 raise EnvironmentFault(
                     f"{sick.member} of {self.name} is not healthy after {timeout_s:.0f} s: {sick.state}; "
-                    f"read `breakwater logs {sick.member}`"
+                    f"read `breakwater logs {self.name} {sick.member}`"
                 )
             time.sleep(POLL_S)
 

@@ -256,7 +256,9 @@ def _wait(what: str, plan: LocalPlan, supervisor: Supervisor, ready: Callable[[]
             return
         fatal = [state for state in supervisor.states().values() if state.state == "FATAL"]
         if fatal:
-            raise EnvironmentFault(f"{fatal[0].name} keeps dying; read `breakwater logs {fatal[0].member}`")
+            raise EnvironmentFault(
+                f"{fatal[0].name} keeps dying; read `breakwater logs {plan.environment} {fatal[0].member}`"
+            )
         if time.monotonic() > end:
             raise EnvironmentFault(f"{what} is not ready after {READY_S:.0f} s: {missing}; see {plan.members_dir}")
         time.sleep(POLL_S)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
-from supervisor.xmlrpc import SupervisorTransport
+from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from infra.environment import EnvironmentFault
 from infra.local.account import Account
@@ -155,14 +155,16 @@ class Supervisor:
         states = self.states()
         for program in programs:
             if states[program.name].state not in {RUNNING, "STARTING"}:
-                self._call("supervisor.startProcess", f"{program.member}:{program.name}", False)
+                self._call(
+                    "supervisor.startProcess", f"{program.member}:{program.name}", False, fine=Faults.ALREADY_STARTED
+                )
 
     def stop(self, programs: Iterable[ProgramState]) -> None:
         """Stop all of them at once and wait until each is down."""
         asked = [p for p in programs if p.state in {RUNNING, "STARTING", "BACKOFF", "STOPPING"}]
         for program in asked:
             if program.state != "STOPPING":
-                self._call("supervisor.stopProcess", f"{program.member}:{program.name}", False)
+                self._call("supervisor.stopProcess", f"{program.member}:{program.name}", False, fine=Faults.NOT_RUNNING)
         end = time.monotonic() + STOP_S
         names = {p.name for p in asked}
         while any(state.state == "STOPPING" for name, state in self.states().items() if name in names):
@@ -180,7 +182,8 @@ class Supervisor:
                 raise EnvironmentFault(f"supervisord (pid {pid}) did not end within {STOP_S:.0f} s")
             time.sleep(0.02)
 
-    def _call(self, method: str, *arguments: object) -> object:
+    def _call(self, method: str, *arguments: object, fine: int | None = None) -> object:
+        """One request; a fault with the code `fine` (what was asked for is so already) counts as done."""
         proxy = xmlrpc.client.ServerProxy(
             "http://127.0.0.1", transport=SupervisorTransport(None, None, f"unix://{self._socket}")
         )
@@ -189,6 +192,8 @@ class Supervisor:
         except OSError as error:
             raise SupervisorDown(f"no supervisord answers on {self._socket}: {error}") from error
         except xmlrpc.client.Fault as fault:
+            if fault.faultCode == fine:
+                return None
             raise EnvironmentFault(f"supervisord refused {method}{arguments}: {fault.faultString}") from fault
         finally:
             proxy("close")()

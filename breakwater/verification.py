@@ -1,0 +1,116 @@
+"""Run scenarios against an environment, judge them, write their reports, and repeat runs for controls and soak."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from experiments import run as runs
+from experiments.checkers.finding import Verdict, merge
+from experiments.controls.catalogue import CONTROLS, Control, disagreements, seeded
+from experiments.errors import ScenarioError
+from experiments.report.page import render
+from experiments.scenario import LoadProfile, Scenario
+from experiments.verdict import EXIT_CODES, Judgement, judge_run, write_verdict
+
+SCENARIOS: Final = Path(runs.__file__).parent / "scenarios"
+SHORT_PHASE_S: Final = 8.0
+"""Phases of a control's run: a baseline whose halves still have a p99, a fault band with 1,000 writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """One run: where it is, and what was judged."""
+
+    directory: Path
+    judgement: Judgement
+    report: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ControlResult:
+    control: Control
+    finished: Finished
+    disagreements: Sequence[str]
+
+
+def find_scenario(name: str) -> Scenario:
+    """The scenario with this id; ScenarioError naming those that exist."""
+    known = {}
+    for path in sorted(SCENARIOS.glob("*.yaml")):
+        scenario = Scenario.read(path)
+        known[scenario.breakwater.id] = scenario
+    if name not in known:
+        raise ScenarioError(f"no scenario {name!r}; there is {', '.join(known)}")
+    return known[name]
+
+
+def new_seed() -> int:
+    return secrets.randbelow(10_000)
+
+
+def verify(order: runs.Order, tell: Callable[[str], None] = lambda _: None) -> Finished:
+    """One run from preflight to report."""
+    return finish(runs.run(order, tell))
+
+
+def finish(directory: Path) -> Finished:
+    """Judge a stored run and write verdict.json, junit.xml and report.html into it."""
+    judgement = judge_run(directory)
+    write_verdict(directory, judgement)
+    return Finished(directory, judgement, render(directory, judgement))
+
+
+def exit_code(finished: Sequence[Finished]) -> int:
+    """The worst of all runs; no run at all is unknown."""
+    return EXIT_CODES[merge(entry.judgement.verdict for entry in finished)]
+
+
+def verdict(finished: Sequence[Finished]) -> Verdict:
+    return merge(entry.judgement.verdict for entry in finished)
+
+
+def shortened(scenario: Scenario) -> Scenario:
+    """The same scenario with short phases; its promises stay as they are."""
+    own = scenario.breakwater
+    load = LoadProfile(rates=own.load.rates, baseline_s=SHORT_PHASE_S, fault_s=SHORT_PHASE_S, recovery_s=SHORT_PHASE_S)
+    return scenario.model_copy(update={"extensions": (own.model_copy(update={"load": load}),)})
+
+
+def controls(
+    environment: str,
+    names: Sequence[str],
+    *,
+    seed: int,
+    out: Path,
+    done: Callable[[ControlResult], None],
+    begin: Callable[[Control], None],
+) -> list[ControlResult]:
+    """Run S-01 once with each seeded defect and compare what the suite says with what it must say."""
+    known = {control.name: control for control in CONTROLS}
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise ScenarioError(f"no control {', '.join(unknown)}; there is {', '.join(known)}")
+    scenario = shortened(find_scenario("S-01"))
+    draw = random.Random(seed)  # noqa: S311 - repeatable choice, no secret
+    results = []
+    for control in CONTROLS:
+        if names and control.name not in names:
+            continue
+        begin(control)
+        order = runs.Order(
+            environment=environment,
+            scenario=seeded(scenario, control),
+            variant="server-killed",
+            seed=draw.randrange(10_000),
+            out=out / control.name,
+        )
+        finished = verify(order)
+        result = ControlResult(control, finished, disagreements(control, finished.judgement))
+        done(result)
+        results.append(result)
+    return results
