@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from services.api.problems import Unauthorized
 
-SCHEME = "bearer"
+SCHEME = b"bearer"
 
 
 class BearerAuth:
@@ -19,6 +19,7 @@ class BearerAuth:
 
     async def __call__(self, request: Request) -> None:
         """Unauthorized unless the request carries the token; compared in constant time."""
-        scheme, _, presented = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != SCHEME or not hmac.compare_digest(presented.strip().encode(), self._token):
+        header = request.headers.get("authorization", "").encode("latin-1")  # the bytes that came
+        scheme, _, presented = header.partition(b" ")
+        if scheme.lower() != SCHEME or not hmac.compare_digest(presented.strip(), self._token):
             raise Unauthorized("a valid bearer token is required: send `Authorization: Bearer <token>`")

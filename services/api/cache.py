@@ -115,6 +115,7 @@ class ScoreCache:
     async def _round_trip(self) -> None:
         lookups, self._lookups = self._lookups, []
         stores, self._stores = self._stores, {}
+        found: list[bytes | None] = [None] * len(lookups)
         try:
             async with asyncio.timeout(ROUND_TRIP_S):
                 pipeline = self._redis.pipeline(transaction=False)
@@ -122,12 +123,13 @@ class ScoreCache:
                     pipeline.set(key, value, ex=TTL_S)
                 if lookups:
                     pipeline.mget([key for key, _ in lookups])
-                answers = await pipeline.execute()
-        except BaseException:
-            _resolve(lookups, [None] * len(lookups))
-            raise
-        if lookups:
-            _resolve(lookups, answers[-1])
+                stored = await pipeline.execute(raise_on_error=False)
+            if lookups:
+                found = _or_raise(stored.pop())
+        finally:
+            _resolve(lookups, found)
+        # A full Redis refuses to store and still answers lookups.
+        self._dropped.inc(sum(isinstance(answer, Exception) for answer in stored))
 
     async def _until_reachable(self) -> None:
         told = None
@@ -159,6 +161,12 @@ def _resolve(lookups: list[tuple[bytes, asyncio.Future[bytes | None]]], values: 
     for (_, answer), value in zip(lookups, values, strict=True):
         if not answer.done():  # its caller may have gone
             answer.set_result(value)
+
+
+def _or_raise(answer: list[bytes | None] | Exception) -> list[bytes | None]:
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def _told(error: BaseException) -> str:

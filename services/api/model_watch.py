@@ -144,7 +144,7 @@ def load(registry: FileRegistry, pointer: Pointer) -> ActiveModel:
             encoder=VectorEncoder(files.card.features),
             identity=f"{files.card.name}/{files.card.version}/{files.card.sha256}/".encode(),
         )
-        _warm(model)
+        warm(model)
     except (RegistryError, ScoringError) as error:
         raise _Refusal(pointer, error) from error
     return model
@@ -168,7 +168,7 @@ def freeze_heap() -> None:
     gc.freeze()
 
 
-def _warm(model: ActiveModel) -> None:
+def warm(model: ActiveModel) -> None:
     missing: Row = (math.nan,) * len(model.card.features)
     for call in range(WARM_CALLS):
         row = tuple(float((call + index) % 7) for index in range(len(missing)))

@@ -93,8 +93,8 @@ class Predictor:
 
     async def endpoint(self, request: Request) -> Response:
         await self.auth(request)
+        wanted = _parse(await request.body())
         with self.admission.admit():
-            wanted = _parse(await request.body())
             model = self.models.current
             if model is None:
                 raise NoModelLoaded("no model has been published to this replica yet: train one, or try again")

@@ -1,0 +1,99 @@
+"""Micro-batches: off the loop, in order, bounded, each row by the model it was meant for."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from services.api.scoring.batcher import MAX_BATCH, MicroBatcher
+from services.api.scoring.mojo import Score
+from services.api.scoring.vector import Row
+
+
+class Recorder:
+    """Scores a row by its first value; the first batch waits until it is let go."""
+
+    def __init__(self, *, offset: float = 0.0, held: bool = False) -> None:
+        self.batches: list[int] = []
+        self.threads: set[str] = set()
+        self.offset = offset
+        self.gate = threading.Event()
+        if not held:
+            self.gate.set()
+
+    def score(self, rows: Sequence[Row]) -> list[Score]:
+        self.batches.append(len(rows))
+        self.threads.add(threading.current_thread().name)
+        assert self.gate.wait(10)
+        return [Score(row[0] + self.offset, late=False) for row in rows]
+
+
+class Broken:
+    def score(self, rows: Sequence[Row]) -> list[Score]:
+        raise RuntimeError("the model is broken")
+
+
+@pytest.fixture
+def batcher() -> Iterator[MicroBatcher]:
+    batcher = MicroBatcher()
+    yield batcher
+    batcher.close()
+
+
+async def test_what_waits_while_the_worker_is_busy_goes_in_one_batch(batcher: MicroBatcher) -> None:
+    scorer = Recorder(held=True)
+    futures = [batcher.score(scorer, (float(number),)) for number in range(200)]
+    await asyncio.sleep(0)
+    scorer.gate.set()
+    scores = await asyncio.gather(*futures)
+    assert [score.probability for score in scores] == [float(number) for number in range(200)]
+    assert scorer.batches == [1, MAX_BATCH, MAX_BATCH, MAX_BATCH, 200 - 1 - 3 * MAX_BATCH]
+
+
+async def test_a_lone_row_waits_for_no_company(batcher: MicroBatcher) -> None:
+    scorer = Recorder()
+    assert (await batcher.score(scorer, (0.5,))).probability == 0.5
+    assert scorer.batches == [1]
+
+
+async def test_each_row_is_scored_by_its_own_model(batcher: MicroBatcher) -> None:
+    old, new = Recorder(held=True), Recorder(offset=1.0)
+    futures = [batcher.score(model, (0.0,)) for model in (old, old, new, old)]
+    old.gate.set()
+    assert [(await future).probability for future in futures] == [0.0, 0.0, 1.0, 0.0]
+
+
+async def test_the_loop_runs_on_while_a_batch_is_scored(batcher: MicroBatcher) -> None:
+    scorer = Recorder(held=True)
+    future = batcher.score(scorer, (0.5,))
+    turns = 0
+    until = time.monotonic() + 0.2
+    while time.monotonic() < until:
+        await asyncio.sleep(0.001)
+        turns += 1
+    assert not future.done()
+    assert turns > 20
+    scorer.gate.set()
+    await future
+    assert scorer.threads == {"scoring_0"}
+
+
+async def test_a_failed_batch_fails_its_rows_and_no_other(batcher: MicroBatcher) -> None:
+    failing = batcher.score(Broken(), (0.5,))
+    following = batcher.score(Recorder(), (0.5,))
+    with pytest.raises(RuntimeError, match="the model is broken"):
+        await failing
+    assert (await following).probability == 0.5
+
+
+async def test_a_caller_that_went_away_disturbs_nobody(batcher: MicroBatcher) -> None:
+    scorer = Recorder(held=True)
+    futures = [batcher.score(scorer, (float(number),)) for number in range(4)]
+    futures[0].cancel()
+    futures[2].cancel()
+    scorer.gate.set()
+    assert [(await futures[number]).probability for number in (1, 3)] == [1.0, 3.0]
