@@ -43,7 +43,8 @@ GET_FEATURES: Final = "select feature_vector from features where entity_id = %s 
 class Attempt:
     """How far an operation has come, so that its outcome can be judged at any point of failure.
 
-    `start_ns` is when its first statement was sent or, while it has no connection, when it began to wait for one.
+    `start_ns` is when its client took it up, also when it then had to wait for a connection: without a primary a
+    write is attempted nonetheless, and what it waits is the platform's time, not the client's.
     """
 
     start_ns: int
@@ -77,8 +78,8 @@ async def attempt(links: ShardLinks, state: Attempt, body: Body) -> Outcome:
         state.expired = True
         link.cut()
 
-    state.start_ns = time.monotonic_ns()
-    timer = asyncio.get_running_loop().call_later((state.deadline_ns - state.start_ns) / NS_PER_S, expire)
+    remaining_s = (state.deadline_ns - time.monotonic_ns()) / NS_PER_S
+    timer = asyncio.get_running_loop().call_later(remaining_s, expire)
     broken = True
     try:
         outcome = await body(link, state)
