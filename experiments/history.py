@@ -104,15 +104,16 @@ def _write(path: Path, table: pa.Table) -> None:
 
 def _read(path: Path, schema: pa.Schema) -> pa.Table:
     """An Arrow IPC file of this schema; RunFileError when it is missing or something else."""
+    name = f"{path.parent.name}/{path.name}"
     try:
         with pa.OSFile(str(path), "rb") as source, pa.ipc.open_file(source) as reader:
             table = reader.read_all()
     except FileNotFoundError as error:
-        raise RunFileError(f"{path} is missing: the run did not get that far") from error
+        raise RunFileError(f"{name} is missing: the run did not get that far") from error
     except pa.ArrowInvalid as error:
-        raise RunFileError(f"{path} is not a whole Arrow IPC file: {error}") from error
+        raise RunFileError(f"{name} is not a whole Arrow IPC file: {error}") from error
     if not table.schema.equals(schema):
-        raise RunFileError(f"{path} has another schema than expected: {table.schema}")
+        raise RunFileError(f"{name} has another schema than expected: {table.schema}")
     return table
 
 

@@ -123,6 +123,9 @@ def unexpected_rows(history: History, evidence: Evidence, promise: Promise, run:
     read = sum(account.read for account in accounts.values())
     stray = [(key, value, shard) for shard, account in accounts.items() for key, value in account.stray]
     out_of = count(read, "row")
+    if stray and not history.of(Kind.WRITE, Kind.WRITE_API).any():
+        reason = "the history holds no write at all, so it cannot explain any row"
+        return unknown(promise, reason, value=len(stray), n=read, out_of=out_of)
     if stray and history.torn:
         names = ", ".join(part.name for part in history.torn)
         reason = (

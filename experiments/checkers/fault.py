@@ -18,8 +18,8 @@ ON_TIME_NS: Final = 250 * NS_PER_MS
 jitter of a busy machine, below every deadline. Such an operation was not attempted, and its failure is the client's."""
 
 COUNT_NOISE: Final = 4.0
-"""Poisson arrivals: fewer rows than rate x time by more than this many standard deviations are rows that are missing
-(chance below 1 in 10,000), not luck."""
+"""Poisson arrivals (predictions, reads): fewer rows than rate x time by more than this many standard deviations are
+rows that are missing (chance below 1 in 10,000), not luck. Writers are paced evenly and get no such allowance."""
 
 
 def doubt_fault(evidence: Evidence, run: RunRecord) -> str | None:
@@ -53,10 +53,13 @@ def attempted_on_time(history: History) -> Mask:
     return mask
 
 
-def due(scheduled: int, rate: float, window: Window) -> float:
-    """How many operations a window should hold: those that were recorded, or what the rate says if rows are missing."""
+def due(scheduled: int, rate: float, window: Window, *, noise: float = 0.0) -> float:
+    """How many operations a window should hold: those that were recorded, or what the rate says if rows are missing.
+
+    `noise` is the allowance in standard deviations of a Poisson count.
+    """
     expected = rate * (window[1] - window[0]) / NS_PER_S
-    return max(float(scheduled), expected - COUNT_NOISE * math.sqrt(expected))
+    return max(float(scheduled), expected - noise * math.sqrt(expected) - 1)
 
 
 def attempted_writes(history: History, run: RunRecord, fault: FaultRecord, window: Window) -> tuple[int, float]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from experiments.checkers.fault import NS_PER_MS, attempted_on_time, attempted_writes, doubt_clocks, due
+from experiments.checkers.fault import COUNT_NOISE, NS_PER_MS, attempted_on_time, attempted_writes, doubt_clocks, due
 from experiments.checkers.finding import Exhibit, Finding, Verdict, count, measured, unknown
 from experiments.evidence import Evidence
 from experiments.history import History
@@ -77,20 +77,24 @@ def load_kept_schedule(history: History, evidence: Evidence, promise: Promise, r
 def _streams(history: History, run: RunRecord, window: Window) -> Iterator[tuple[str, int, float]]:
     """Name, operations sent when due, and operations due of each stream of arrivals."""
     rates = {
-        Kind.WRITE: run.rates.write,
-        Kind.WRITE_API: run.rates.write_api,
-        Kind.READ: run.rates.read,
+        Kind.WRITE: (run.rates.write, 0.0),
+        Kind.WRITE_API: (run.rates.write_api, 0.0),
+        Kind.READ: (run.rates.read, COUNT_NOISE),
     }
     inside = history.where(history.scheduled_in(window))
     if run.rates.predict:
         rows = inside.where(inside.of(Kind.PREDICT))
-        yield "predict", int(attempted_on_time(rows).sum()), due(len(rows), run.rates.predict, window)
-    for kind, rate in rates.items():
+        yield (
+            "predict",
+            int(attempted_on_time(rows).sum()),
+            due(len(rows), run.rates.predict, window, noise=COUNT_NOISE),
+        )
+    for kind, (rate, noise) in rates.items():
         for entry in run.shards:
             if rate:
                 rows = inside.where(inside.of(kind) & (inside.shard == entry.shard))
                 name = f"{kind.value} on shard {entry.shard}"
-                yield name, int(attempted_on_time(rows).sum()), due(len(rows), rate, window)
+                yield name, int(attempted_on_time(rows).sum()), due(len(rows), rate, window, noise=noise)
 
 
 def _share(promise: Promise, attempted: int, scheduled: float, noun: str) -> Finding:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,20 @@ SHORT: dict[str, Any] = {"baseline_s": 8.0, "fault_s": 6.0, "recovery_s": 7.0, "
 """Long enough for every checker's least number of samples, short enough for a hundred tests."""
 
 
-def judge_synthetic(directory: Path, **defects: Any) -> Judgement:
-    return judge_run(Synthetic(**{**SHORT, **defects}).write(directory / "run"))
+def judge_synthetic(**defects: Any) -> Judgement:
+    return _judged(tuple(sorted({**SHORT, **defects}.items())))
 
 
-def finding(directory: Path, promise: str, **defects: Any) -> Finding:
+@cache
+def _judged(defects: tuple[tuple[str, Any], ...]) -> Judgement:
+    """Judging is pure: the same run need not be made for each of its promises."""
+    with tempfile.TemporaryDirectory() as directory:
+        return judge_run(Synthetic(**dict(defects)).write(Path(directory) / "run"))
+
+
+def finding(promise: str, **defects: Any) -> Finding:
     """What the named promise's checker says about a run with these defects."""
-    judgement = judge_synthetic(directory, **defects)
-    return next(entry.finding for entry in judgement.judged if entry.promise.id == promise)
+    return next(entry.finding for entry in judge_synthetic(**defects).judged if entry.promise.id == promise)
 
 
 def history_of(rows: Sequence[dict[str, Any]]) -> History:

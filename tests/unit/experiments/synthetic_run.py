@@ -63,8 +63,17 @@ class Synthetic:
     lose: int = 0
     stray: int = 0
     failed_present: int = 0
+    wrong_value: int = 0
+    torn: bool = False
+    torn_journal: bool = False
+    failed_action: bool = False
+    started: bool = True
+    final_shards: tuple[int, ...] = (0, 1)
     stalled_s: tuple[float, float] | None = None
     """Writers send nothing between these two times."""
+    stalled_silently: bool = False
+    """They do not record that either."""
+    reads_stalled_s: tuple[float, float] | None = None
     frozen_s: tuple[float, float] | None = None
     """The edge answers nothing between these two times."""
     baseline_bad: int = 0
@@ -79,6 +88,9 @@ class Synthetic:
         """Make the run directory; returns it."""
         (run_dir / "parts").mkdir(parents=True)
         self._history(run_dir)
+        if self.torn:
+            part = run_dir / "parts" / "read-0.arrow"
+            part.write_bytes(part.read_bytes()[:-8])
         merge(run_dir)
         self.record().write(run_dir)
         scenario = Scenario.read(SCENARIO).document()
@@ -87,7 +99,8 @@ class Synthetic:
         if self.final:
             self._final(run_dir)
         if self.journal:
-            (run_dir / "journal.json").write_text(json.dumps(self._journal()))
+            journal = json.dumps(self._journal())
+            (run_dir / "journal.json").write_text(journal[:100] if self.torn_journal else journal)
         return run_dir
 
     def record(self) -> RunRecord:
@@ -150,7 +163,9 @@ class Synthetic:
             at = KILL - int(self.baseline_s * S) + int((number + phase) / rate * S)
             to = shard if kind is not Kind.PREDICT else chance.choice((NO_SHARD, NO_SHARD, 0, 1))
             op_id = (process << 48) | number
-            rows.append(self._operation(kind, to, at, op_id, chance))
+            row = self._operation(kind, to, at, op_id, chance)
+            if row["error"] is not Error.NOT_SENT or not self.stalled_silently:
+                rows.append(row)
         return rows
 
     def _operation(self, kind: Kind, shard: int, at: int, op_id: int, chance: random.Random) -> dict[str, Any]:
@@ -179,7 +194,8 @@ class Synthetic:
         writing = kind in (Kind.WRITE, Kind.WRITE_API)
         outage = self.outage_s if writing else self.read_outage_s
         edge = kind in (Kind.PREDICT, Kind.WRITE_API)
-        if self.stalled_s and writing and self.stalled_s[0] <= since < self.stalled_s[1]:
+        stalled = self.stalled_s if writing else self.reads_stalled_s
+        if stalled and stalled[0] <= since < stalled[1]:
             self._fail(row, Error.NOT_SENT, 0.0, Durability.FAIL if writing else Durability.NONE)
         elif self.frozen_s and edge and self.frozen_s[0] <= since < self.frozen_s[1]:
             wait = (self.frozen_s[1] - since) * 1000
@@ -191,13 +207,13 @@ class Synthetic:
             dying = since < 0.004
             wait = outage - since
             if writing and dying:
-                self._fail(row, Error.DISCONNECTED, chance.uniform(0.3, 2.0), Durability.UNKNOWN)
+                self._fail(row, Error.DISCONNECTED, 4.0 + chance.uniform(0.3, 2.0), Durability.UNKNOWN)
             elif writing and wait < self.held_s:
                 row["end_ns"] += int(wait * S)
             elif writing:
                 self._fail(row, Error.TIMEOUT, 1000 * self.held_s, Durability.FAIL)
             else:
-                self._fail(row, Error.REFUSED, chance.uniform(0.3, 2.0), Durability.NONE)
+                self._fail(row, Error.REFUSED, 4.0 + chance.uniform(0.3, 2.0), Durability.NONE)
 
     @staticmethod
     def _fail(row: dict[str, Any], error: Error, took_ms: float, durability: Durability) -> None:
@@ -225,7 +241,9 @@ class Synthetic:
             events.append(event(self.promote_s, "prober", "writable", NEW, shard=1, timeline=2))
         if self.route_s is not None:
             events.append(event(self.route_s, "router", "routed", NEW, shard=1, timeline=2, connect_ns=4_200_000))
-        events += [event(self.fault_s, "fault", "started", OLD), event(self.fault_s, "run", "recovery")]
+        events.append(event(self.fault_s, "run", "recovery"))
+        if self.started:
+            events.append(event(self.fault_s, "fault", "started", OLD))
         if self.streaming_s is not None:
             at = self.fault_s + self.streaming_s
             events.append(event(at, "prober", "streaming", OLD, shard=1, timeline=2, lag_bytes=0))
@@ -241,7 +259,10 @@ class Synthetic:
             rows[1].pop(len(rows[1]) // 3)
         rows[0] += [(2**62 + n, n) for n in range(self.stray)]
         rows[1] += self.failed[: self.failed_present]
-        write_final(run_dir, rows)
+        for at in range(self.wrong_value):
+            key, value = rows[1][at]
+            rows[1][at] = (key, value ^ 1)
+        write_final(run_dir, {shard: rows[shard] for shard in self.final_shards})
 
     def _journal(self) -> dict[str, Any]:
         def activity(name: str, status: str = "succeeded") -> dict[str, Any]:
@@ -256,6 +277,10 @@ class Synthetic:
                 "after": {"steady_state_met": self.steady_after, "probes": []},
                 "during": [],
             },
-            "run": [activity("kill the primary"), activity("wait"), activity("start the old primary")],
+            "run": [
+                activity("kill the primary", "failed" if self.failed_action else "succeeded"),
+                activity("wait"),
+                activity("start the old primary"),
+            ],
             "rollbacks": [activity("start what is down", "failed" if self.failed_rollback else "succeeded")],
         }
