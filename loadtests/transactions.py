@@ -39,6 +39,11 @@ PUT_FEATURES: Final = (
 GET_FEATURES: Final = "select feature_vector from features where entity_id = %s and event_time = %s"
 
 
+PATIENCE_S: Final = 2.0
+"""An answer after the deadline is late, and bad, but its connection is sound. Cutting connections at the deadline
+would turn one slow second into a storm of logins that keeps every later write late as well."""
+
+
 @dataclass(slots=True)
 class Attempt:
     """How far an operation has come, so that its outcome can be judged at any point of failure.
@@ -66,9 +71,9 @@ Body = Callable[[Link, Attempt], Awaitable[Outcome]]
 
 
 async def attempt(links: ShardLinks, state: Attempt, body: Body) -> Outcome:
-    """Run `body` on a connection as soon as there is one, and give both up at the deadline; nothing is ever cancelled.
+    """Run `body` on a connection as soon as there is one; both are given up `PATIENCE_S` after the deadline.
 
-    Without a connection until then the outcome is REFUSED: certainly not applied.
+    Nothing is ever cancelled. Without a connection until the deadline the outcome is REFUSED: certainly not applied.
     """
     link = await links.acquire(state.deadline_ns)
     if link is None:
@@ -78,7 +83,7 @@ async def attempt(links: ShardLinks, state: Attempt, body: Body) -> Outcome:
         state.expired = True
         link.cut()
 
-    remaining_s = (state.deadline_ns - time.monotonic_ns()) / NS_PER_S
+    remaining_s = (state.deadline_ns - time.monotonic_ns()) / NS_PER_S + PATIENCE_S
     timer = asyncio.get_running_loop().call_later(remaining_s, expire)
     broken = True
     try:
