@@ -10,6 +10,7 @@ import itertools
 import math
 import random
 import ssl
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,10 +29,26 @@ from loadtests.arrivals import NS_PER_S, poisson, uniform
 from loadtests.keys import SEGMENT, entity_of, keys_of, value_of, vector_of
 from loadtests.launch import Process, http_streams
 from loadtests.outcome import Outcome, predicted, unanswered, written
-from loadtests.plan import LoadPlan
+from loadtests.plan import EXIT_USAGE, LoadError, LoadPlan, Sample
 from loadtests.record import NO_SHARD, Durability, Error, Kind, Recorder
 
-PLAN: Final = LoadPlan.from_environment()
+
+def _prepare() -> tuple[LoadPlan, dict[str, str], list[Sample], ssl.SSLContext]:
+    """All that can be wrong before anything starts; says so and ends the process, as Locust itself would go on idle."""
+    try:
+        plan = LoadPlan.from_environment()
+        headers = {"Authorization": f"Bearer {plan.token()}", "Content-Type": "application/json"}
+        tls = ssl.create_default_context(cafile=str(plan.ca_file))
+        tls.minimum_version = ssl.TLSVersion.TLSv1_3
+        return plan, headers, plan.samples() if plan.rates.predict > 0 else [], tls
+    except LoadError as error:
+        sys.stderr.write(f"{error}\n")
+    except OSError as error:
+        sys.stderr.write(f"cannot trust the edge by its CA file: {error}\n")
+    raise SystemExit(EXIT_USAGE)
+
+
+PLAN, HEADERS, SAMPLES, TLS = _prepare()
 NS_PER_MS: Final = 1_000_000
 FLUSH_S: Final = 1.0
 """What a killed process can lose of the history."""
@@ -94,7 +111,7 @@ def _finish(environment: Environment, **_: Any) -> None:
         for stream in HttpStream.started:
             stream.finish()
         session.recorder.close()
-    environment.process_exit_code = 0
+    environment.process_exit_code = 0 if len(HttpStream.started) == http_streams(PLAN) else 1
 
 
 events.test_start.add_listener(_start)  # type: ignore[no-untyped-call]
@@ -103,9 +120,8 @@ events.quitting.add_listener(_finish)  # type: ignore[no-untyped-call]
 
 def _verified_tls(cafile: str | None = None) -> ssl.SSLContext:
     """Trusts the environment's own CA and nothing else; `cafile` is the client library's default, not wanted here."""
-    context = ssl.create_default_context(cafile=str(PLAN.ca_file))
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    return context
+    del cafile
+    return TLS
 
 
 def _json(body: Mapping[str, object]) -> str:
@@ -135,8 +151,6 @@ class HttpStream(FastHttpUser):
         super().__init__(environment)
         self.session = _session[-1]
         self.pool = Pool(self.concurrency)
-        token = PLAN.token_file.read_text().strip()
-        self.headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         HttpStream.started.append(self)
 
     def arrivals(self) -> Iterator[int]:
@@ -154,8 +168,10 @@ class HttpStream(FastHttpUser):
         for offset in self.arrivals():
             due = PLAN.start_ns + offset
             wait_s = (due - time.monotonic_ns()) / NS_PER_S
-            if due >= PLAN.end_ns or self.session.over.wait(max(wait_s, 0)):
+            if due >= PLAN.end_ns:
                 break
+            if self.session.over.wait(max(wait_s, 0)) and time.monotonic_ns() < due:
+                break  # ended early; what was due by then is still accounted for
             operation = self.operation()
             late = time.monotonic_ns() - due > self.deadline_ms * NS_PER_MS
             if late or self.pool.free_count() == 0:
@@ -177,7 +193,7 @@ class HttpStream(FastHttpUser):
         start = time.monotonic_ns()
         outcome = unanswered(TimeoutError(), is_write=self.kind is Kind.WRITE_API)
         try:
-            headers = {**self.headers, **operation.headers}
+            headers = {**HEADERS, **operation.headers}
             response: Any = self.client.request("POST", self.path, data=operation.body, headers=headers)
             if response.status_code == 0:
                 outcome = unanswered(response.error, is_write=self.kind is Kind.WRITE_API)
@@ -221,7 +237,7 @@ class Predictor(HttpStream):
         super().__init__(environment)
         self.choice = random.Random(f"{PLAN.seed}/predict/choice")  # noqa: S311 - a repeatable choice, not a secret
         self.requests: list[Operation] = []
-        for sample in PLAN.samples():
+        for sample in SAMPLES:
             shard = PLAN.slot_map.shard_of(UUID(sample.entity_id))
             by_entity = {"entity_id": sample.entity_id, "event_time": sample.event_time}
             self.requests.append(Operation(shard=NO_SHARD, body=_json({"features": sample.features})))

@@ -19,6 +19,8 @@ from services.contracts.slots import SlotMap
 PLAN_VARIABLE: Final = "BREAKWATER_LOAD_PLAN"
 LONGEST_S: Final = 4 * 3600
 """No load runs longer, whatever its plan says: a forgotten process must not load a machine over night."""
+EXIT_USAGE: Final = 3
+"""Exit code of a load or probe process whose plan or files do not allow a start."""
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 Rate = Annotated[float, Field(ge=0, le=5000, allow_inf_nan=False)]
@@ -121,6 +123,13 @@ class LoadPlan(_Strict):
     def server(self, member: str | None) -> int:
         """The member's number in the history's `server` column; NO_SERVER for an unknown one."""
         return NO_SERVER if member is None else self._server_index.get(member, NO_SERVER)
+
+    def token(self) -> str:
+        """The API's bearer token; LoadError when it cannot be read. Never put it into argv, logs or the history."""
+        try:
+            return self.token_file.read_text().strip()
+        except OSError as error:
+            raise LoadError(f"cannot read the API token {self.token_file}: {error.strerror}") from error
 
     def samples(self) -> list[Sample]:
         """The loaded flights to ask for; LoadError when there are none."""

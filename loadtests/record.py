@@ -84,6 +84,8 @@ class Recorder:
         self._writer = pa.ipc.new_stream(self._sink, SCHEMA)
         self._process = process
         self._columns: list[list[int | str | bool]] = [[] for _ in SCHEMA]
+        # The first conversion makes pyarrow import pandas, most of a second: now, not at the first flush under load.
+        pa.array([0])
 
     def add(
         self,

@@ -24,7 +24,7 @@ from loadtests.connections import ShardLinks
 from loadtests.keys import entity_of, keys_of, value_of, vector_of
 from loadtests.launch import Process
 from loadtests.outcome import Outcome
-from loadtests.plan import LoadError, LoadPlan
+from loadtests.plan import EXIT_USAGE, LoadError, LoadPlan
 from loadtests.record import Durability, Error, Kind, Recorder, recording
 from loadtests.transactions import Attempt, WriteRow, attempt, read, vector_json, write
 from services.contracts.flights import FlightFeatures
@@ -37,7 +37,6 @@ STOP_POLL_S: Final = 0.1
 WRITE_LINKS: Final = 4
 """Connections of a shard's writer: at 50 writes/s and 5 ms each, one does; the others ride out a slow commit."""
 READ_LINKS: Final = 2
-EXIT_USAGE: Final = 3
 
 Perform = Callable[[int, Attempt], Coroutine[None, None, None]]
 
@@ -152,14 +151,17 @@ class Streams:
         await asyncio.gather(*tasks)
 
     async def _over_before(self, due: int) -> bool:
-        """Sleep until `due`; True when the load ends first. Always lets other tasks run."""
+        """Sleep until `due`; True when the load ends first. Always lets other tasks run.
+
+        An arrival that was due before the end is accounted for, however late the process is.
+        """
         await asyncio.sleep(0)
         try:
             async with asyncio.timeout((due - time.monotonic_ns()) / NS_PER_S):
                 await self._over.wait()
         except TimeoutError:
             return False
-        return True
+        return time.monotonic_ns() < due
 
     def _record(
         self, kind: Kind, shard: int, due: int, state: Attempt, outcome: Outcome, *, key: int = 0, value: int = 0

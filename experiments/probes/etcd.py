@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from loadtests.plan import LoadError, LoadPlan
+from loadtests.plan import EXIT_USAGE, LoadError, LoadPlan
 from services.contracts.events import Event, EventLog
 from services.coordination.etcd import EtcdClient, EtcdError
 
@@ -18,7 +18,6 @@ STOP_POLL_S: Final = 0.1
 RETRY_S: Final = 0.2
 """Pause after etcd did not answer; the watch itself resumes where it was, so nothing is missed."""
 ENDING_S: Final = 5.0
-EXIT_USAGE: Final = 3
 
 
 def leader_key(environment: str, shard: int) -> str:

@@ -21,7 +21,7 @@ import psycopg
 import uvloop
 
 from loadtests.connections import TIMELINE_SQL, Link, open_link
-from loadtests.plan import LoadError, LoadPlan
+from loadtests.plan import EXIT_USAGE, LoadError, LoadPlan
 from services.contracts.events import Event, EventLog
 from services.contracts.shards import HostPort, ShardEndpoints
 
@@ -36,7 +36,6 @@ ROUTE_REDIAL_S: Final = 0.250
 STREAMING_EVERY: Final = 10
 """Polls of a primary between two looks at who streams from it."""
 STOP_POLL_S: Final = 0.1
-EXIT_USAGE: Final = 3
 APPLICATION: Final = "breakwater-probe"
 
 STREAMING_SQL: Final = (

@@ -1,0 +1,74 @@
+"""What the API's answers prove about a write and a prediction."""
+
+from __future__ import annotations
+
+import json
+import ssl
+
+import pytest
+
+from loadtests.outcome import Outcome, predicted, unanswered, written
+from loadtests.record import Durability, Error
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (200, {"timeline": 4, "server": "shard-0-1"}, Outcome(Error.NONE, Durability.OK, "shard-0-1", 4)),
+        (200, {"timeline": 4, "server": None}, Outcome(Error.NONE, Durability.OK, None, 4)),
+        (503, {"code": "shard_unavailable"}, Outcome(Error.HTTP_5XX, Durability.FAIL)),
+        (503, {"code": "commit_unknown"}, Outcome(Error.COMMIT_UNKNOWN, Durability.UNKNOWN)),
+        (503, {"code": "anything else"}, Outcome(Error.HTTP_5XX, Durability.UNKNOWN)),
+        (504, {}, Outcome(Error.HTTP_5XX, Durability.UNKNOWN)),
+        (409, {"code": "slot_moved"}, Outcome(Error.NOT_OWNER, Durability.FAIL)),
+        (422, {"code": "invalid"}, Outcome(Error.HTTP_4XX, Durability.FAIL)),
+    ],
+)
+def test_a_write_is_judged_by_what_its_answer_proves(status: int, body: dict[str, object], expected: Outcome) -> None:
+    assert written(status, json.dumps(body).encode()) == expected
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>503</html>", b"[]", b'"shard_unavailable"'])
+def test_a_503_of_somebody_else_leaves_a_write_open(body: bytes) -> None:
+    assert written(503, body) == Outcome(Error.HTTP_5XX, Durability.UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error"),
+    [
+        (200, b'{"probability": 0.5}', Error.NONE),
+        (200, b'{"probability": 1}', Error.NONE),
+        (200, b'{"probability": 1.5}', Error.WRONG_ANSWER),
+        (200, b'{"probability": true}', Error.WRONG_ANSWER),
+        (200, b'{"probability": null}', Error.WRONG_ANSWER),
+        (200, b"not json", Error.WRONG_ANSWER),
+        (401, b"{}", Error.HTTP_4XX),
+        (503, b"{}", Error.HTTP_5XX),
+    ],
+)
+def test_a_prediction_is_right_only_with_a_probability(status: int, body: bytes, error: Error) -> None:
+    assert predicted(status, body) == Outcome(error)
+
+
+class Wrapped(Exception):
+    """As geventhttpclient wraps what happened."""
+
+    def __init__(self, original: BaseException) -> None:
+        self.original = original
+
+
+@pytest.mark.parametrize(
+    ("failure", "error", "durability"),
+    [
+        (ConnectionRefusedError(), Error.REFUSED, Durability.FAIL),
+        (Wrapped(ConnectionRefusedError()), Error.REFUSED, Durability.FAIL),
+        (Wrapped(TimeoutError()), Error.TIMEOUT, Durability.UNKNOWN),
+        (ssl.SSLError("The read operation timed out"), Error.TIMEOUT, Durability.UNKNOWN),
+        (ConnectionResetError(), Error.DISCONNECTED, Durability.UNKNOWN),
+    ],
+)
+def test_without_an_answer_only_a_refused_connection_proves_anything(
+    failure: BaseException, error: Error, durability: Durability
+) -> None:
+    assert unanswered(failure, is_write=True) == Outcome(error, durability)
+    assert unanswered(failure, is_write=False) == Outcome(error)

@@ -1,0 +1,125 @@
+"""The load plan refuses what it must not do, and says why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtests.launch import Process, commands, environment
+from loadtests.plan import LONGEST_S, PLAN_VARIABLE, LoadError, LoadPlan
+from loadtests.record import NO_SERVER
+from services.contracts.slots import SlotMap
+
+NS_PER_S = 1_000_000_000
+
+
+@pytest.fixture
+def fields(tmp_path: Path) -> dict[str, Any]:
+    host = {"name": "shard-0-0", "host": "127.0.0.1", "port": 5433}
+    return {
+        "environment": "local",
+        "edge_url": "https://127.0.0.1:8443",
+        "ca_file": "ca.pem",
+        "token_file": "token",
+        "etcd": ["http://127.0.0.1:2379"],
+        "shards": [{"shard": 0, "hosts": [host], "dbname": "features", "user": "app", "passfile": "passfile"}],
+        "members": ["etcd-0", "shard-0-0"],
+        "slot_map": json.loads(SlotMap.even(1).to_json()),
+        "samples_file": str(tmp_path / "samples.jsonl"),
+        "run_tag": 2**64 - 1,
+        "seed": 1,
+        "rates": {"predict": 200, "write": 50, "write_api": 50, "read": 50},
+        "deadlines_ms": {"predict": 500, "write": 1000, "read": 500},
+        "write_event_time": "2026-11-01T00:00:00Z",
+        "start_ns": 0,
+        "end_ns": 60 * NS_PER_S,
+        "stop_file": str(tmp_path / "stop"),
+        "out_dir": str(tmp_path / "parts"),
+        "event_log": str(tmp_path / "events.jsonl"),
+    }
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "plan.json"
+
+
+def test_a_plan_is_read_from_the_file_that_the_environment_names(fields: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(fields))
+    plan = LoadPlan.from_environment(environment(path))
+    assert plan.rates.predict == 200
+    assert plan.server("shard-0-0") == 1
+    assert plan.server("nobody") == plan.server(None) == NO_SERVER
+    assert not plan.over(now_ns=0)
+    assert plan.over(now_ns=60 * NS_PER_S)
+    plan.stop_file.touch()
+    assert plan.over(now_ns=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"edge_url": "https://example.org"}, "loopback"),
+        ({"edge_url": "http://127.0.0.1:8080"}, "https"),
+        ({"members": ["etcd-0"]}, "shard-0-0 is missing from members"),
+        ({"end_ns": 0}, "after start_ns"),
+        ({"end_ns": (LONGEST_S + 1) * NS_PER_S}, "at most"),
+        ({"surprise": 1}, "surprise"),
+        ({"seed": "1"}, "seed"),
+        ({"rates": {"predict": -1, "write": 50, "write_api": 50, "read": 50}}, "predict"),
+        ({"write_event_time": "2026-11-01T00:00:00"}, "timezone"),
+    ],
+)
+def test_a_plan_that_must_not_run_is_refused(
+    fields: dict[str, Any], path: Path, change: dict[str, Any], reason: str
+) -> None:
+    path.write_text(json.dumps(fields | change))
+    with pytest.raises(LoadError, match=reason):
+        LoadPlan.load(path)
+
+
+def test_a_shard_elsewhere_is_refused(fields: dict[str, Any], path: Path) -> None:
+    fields["shards"][0]["hosts"][0]["host"] = "192.0.2.1"
+    path.write_text(json.dumps(fields))
+    with pytest.raises(LoadError, match="not on loopback"):
+        LoadPlan.load(path)
+
+
+def test_no_plan_at_all_says_what_to_set(tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match=PLAN_VARIABLE):
+        LoadPlan.from_environment({})
+    with pytest.raises(LoadError, match="cannot read the load plan"):
+        LoadPlan.load(tmp_path / "absent.json")
+
+
+def test_missing_samples_are_named(fields: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(fields))
+    plan = LoadPlan.load(path)
+    with pytest.raises(LoadError, match="samples"):
+        plan.samples()
+    plan.samples_file.touch()
+    with pytest.raises(LoadError, match="load flights"):
+        plan.samples()
+
+
+@pytest.mark.parametrize(
+    ("rates", "programs"),
+    [
+        ({"predict": 1, "write": 1, "write_api": 1, "read": 1}, ["locust", "loadtests.writers"]),
+        ({"predict": 0, "write": 0, "write_api": 1, "read": 0}, ["locust"]),
+        ({"predict": 0, "write": 0, "write_api": 0, "read": 1}, ["loadtests.writers"]),
+        ({"predict": 0, "write": 0, "write_api": 0, "read": 0}, []),
+    ],
+)
+def test_only_the_processes_that_a_plan_needs_are_started(
+    fields: dict[str, Any], path: Path, rates: dict[str, int], programs: list[str]
+) -> None:
+    path.write_text(json.dumps(fields | {"rates": rates}))
+    assert [command[2] for command in commands(path)] == programs
+
+
+def test_each_load_process_has_a_number_of_its_own() -> None:
+    assert len({process.value for process in Process}) == len(Process.__members__)
