@@ -15,10 +15,11 @@ from experiments.checkers.validity import VALIDITY
 from experiments.errors import RunFileError
 from experiments.evidence import load_evidence
 from experiments.history import History
+from experiments.logs import read_logs
 from experiments.record import RunRecord
 from experiments.report import charts, words
 from experiments.report.series import sent
-from experiments.report.story import after_fault_s, marks, story
+from experiments.report.story import marks, story
 from experiments.verdict import Judged, Judgement
 from loadtests.record import Kind
 
@@ -32,6 +33,9 @@ _PAGES: Final = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+
+MOST_LOG_LINES: Final = 40
+"""The rest is in the run's logs."""
 
 SHARE_PX: Final = 150.0
 """Length of a bar that used all that was allowed."""
@@ -99,13 +103,23 @@ def page_of(run_dir: Path, judgement: Judgement) -> str:
         "waterfall": charts.waterfall(recovery) if recovery is not None else None,
         "total": words.duration_ms(recovery.total_ns / NS_PER_MS) if recovery is not None else "",
         "story": [
-            {"at": words.moment(after_fault_s(line, run)), "words": line.words}
-            for line in story(run, evidence, recovery)
+            {"at": words.after_fault(line.t_ns, run), "words": line.words} for line in story(run, evidence, recovery)
         ],
+        "logs": _logs(run_dir, judgement),
         "method": _method(judgement, history),
         "again": f"breakwater check {run_dir.resolve().parent.name}/{run_dir.name}",
     }
     return _PAGES.get_template("page.html.j2").render(content)
+
+
+def _logs(run_dir: Path, judgement: Judgement) -> list[dict[str, str]]:
+    """What the faulted shard's servers logged around the fault, when the run is not true."""
+    run = judgement.run
+    if judgement.verdict is Verdict.TRUE or run.fault is None:
+        return []
+    members = {name for entry in run.shards if entry.shard == run.fault.shard for name in entry.members}
+    lines = [line for line in read_logs(run_dir) if line.member in members][:MOST_LOG_LINES]
+    return [{"at": words.after_fault(line.t_ns, run), "member": line.member, "text": line.text} for line in lines]
 
 
 def _rows(judged: Sequence[Judged]) -> list[Row]:

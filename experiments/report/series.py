@@ -42,6 +42,10 @@ class Bins:
     def width_s(self) -> float:
         return self.width_ns / NS_PER_S
 
+    @property
+    def window(self) -> Window:
+        return (self.start_ns, self.start_ns + self.count * self.width_ns)
+
     def middle_ns(self, index: int) -> int:
         return self.start_ns + index * self.width_ns + self.width_ns // 2
 
@@ -130,7 +134,7 @@ def strips(history: History, run: RunRecord, bins: Bins) -> list[Strip]:
     listed: list[Strip] = []
     groups = [(f"shard {entry.shard}", entry.shard) for entry in run.shards] + [("no shard", NO_SHARD)]
     for name, shard in groups:
-        rows = history.where(history.shard == shard)
+        rows = history.where((history.shard == shard) & history.scheduled_in(bins.window))
         bad = rows.sched_ns[~rows.available & sent(rows)]
         unsent = rows.sched_ns[~sent(rows)]
         strip = Strip(name, bins.counts(bad), bins.counts(unsent), len(bad), len(unsent), int(sent(rows).sum()))

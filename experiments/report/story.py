@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from experiments.checkers.fault import NS_PER_S
 from experiments.checkers.finding import count
 from experiments.checkers.recovery import Recovery
 from experiments.evidence import Evidence
-from experiments.record import RunRecord
+from experiments.record import FaultRecord, RunRecord
 from experiments.report.charts import Mark
 from services.contracts.events import Event
 
@@ -38,10 +37,14 @@ class Line:
 
 
 def story(run: RunRecord, evidence: Evidence, recovery: Recovery | None) -> tuple[Line, ...]:
-    """The lines in the order of their time, at most MOST_LINES of them."""
-    lines = [line for event in evidence.events if (line := _line(event, run)) is not None]
-    if run.fault is not None and recovery is not None:
-        first = run.fault.t_ns + recovery.total_ns
+    """The lines in the order of their time, from the fault on, at most MOST_LINES of them."""
+    fault = run.fault
+    if fault is None:
+        return ()
+    lines = [Line(fault.t_ns, _killed(fault))]
+    lines += [line for event in evidence.events if event.t_ns >= fault.t_ns and (line := _line(event, fault.shard))]
+    if recovery is not None:
+        first = fault.t_ns + recovery.total_ns
         lines.append(Line(first, recovery.layers[-1].seen or "first acknowledged write"))
     return tuple(_without_repeats(sorted(lines, key=lambda line: line.t_ns)))[:MOST_LINES]
 
@@ -61,16 +64,16 @@ def marks(run: RunRecord, evidence: Evidence) -> list[Mark]:
     return listed
 
 
-def _line(event: Event, run: RunRecord) -> Line | None:
-    words = _words(event, run)
+def _line(event: Event, shard: int) -> Line | None:
+    if event.data.get("shard", shard) != shard:
+        return None
+    words = _words(event)
     return None if words is None else Line(event.t_ns, words)
 
 
-def _words(event: Event, run: RunRecord) -> str | None:  # noqa: PLR0911 - one phrase for each kind of event
+def _words(event: Event) -> str | None:  # noqa: PLR0911 - one phrase for each kind of event
     member, data = event.member or "nobody", event.data
     match event.source, event.kind:
-        case "fault", "killed":
-            return _killed(member, run)
         case "fault", "proven":
             return f"proven: {data.get('evidence', 'the fault had its effect')}"
         case "fault", "started":
@@ -87,21 +90,15 @@ def _words(event: Event, run: RunRecord) -> str | None:  # noqa: PLR0911 - one p
             return f"a fresh connection reached {member} on timeline {data.get('timeline')}"
         case "run", "final_reads":
             return "load ended, final reads from the primaries"
-        case "warden", kind if kind in WARDEN and event.t_ns >= _fault_ns(run):
+        case "warden", kind if kind in WARDEN:
             return f"warden of {member}: {WARDEN[kind]}"
         case _:
             return None
 
 
-def _fault_ns(run: RunRecord) -> int:
-    return run.fault.t_ns if run.fault is not None else 0
-
-
-def _killed(member: str, run: RunRecord) -> str:
-    if run.fault is None:
-        return f"{member} killed"
-    processes = count(len(run.fault.pids), "process", "processes")
-    return f"{run.fault.method} to {processes} of {member} (primary, timeline {run.fault.old_timeline})"
+def _killed(fault: FaultRecord) -> str:
+    processes = count(len(fault.pids), "process", "processes")
+    return f"{fault.method} to {processes} of {fault.member} (primary, timeline {fault.old_timeline})"
 
 
 def _lag(lag: object) -> str:
@@ -115,10 +112,3 @@ def _without_repeats(lines: list[Line]) -> Iterator[Line]:
         if line.words not in told:
             told.add(line.words)
             yield line
-
-
-def after_fault_s(line: Line, run: RunRecord) -> float:
-    """Seconds since the fault, or since the first phase when there was none."""
-    whole = run.windows.whole
-    zero = run.fault.t_ns if run.fault is not None else (whole[0] if whole is not None else line.t_ns)
-    return (line.t_ns - zero) / NS_PER_S

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 from typing import Final
 
+from experiments.checkers.fault import NS_PER_S
 from experiments.checkers.finding import Finding, Verdict, count
+from experiments.checkers.validity import VALIDITY
 from experiments.record import RunRecord
 from experiments.scenario import Promise
 from experiments.verdict import Judged, Judgement
@@ -20,6 +22,9 @@ COARSE_S: Final = 10
 FULL_COMMIT: Final = 40
 SHORT_COMMIT: Final = 7
 """Hex digits of a commit's name, in full and as people write it."""
+
+MOST_CAUSES: Final = 2
+"""So many causes fit into a sentence; the page lists all."""
 
 NOTHING: Final = "\N{EN DASH}"
 
@@ -53,9 +58,10 @@ def share_of_target(promise: Promise, finding: Finding) -> float | None:
     return finding.value / promise.target
 
 
-def moment(after_s: float) -> str:
-    """A time of the story: to the millisecond near the fault, to the tenth further away."""
-    return f"{after_s:.3f} s" if abs(after_s) < COARSE_S else f"{after_s:.1f} s"
+def after_fault(t_ns: int, run: RunRecord) -> str:
+    """A time of the story: to the millisecond near the fault, to the tenth of a second further away."""
+    after_s = 0.0 if run.fault is None else (t_ns - run.fault.t_ns) / NS_PER_S
+    return (f"{after_s:.3f} s" if abs(after_s) < COARSE_S else f"{after_s:.1f} s").replace("-", "\N{MINUS SIGN}")
 
 
 def duration_ms(ms: float) -> str:
@@ -108,10 +114,12 @@ def what_came_of_it(judgement: Judgement) -> str:
                 f"{count(len(broken), 'promise')} of {len(judgement.judged)} {words}: {expected_and_seen(first)}{rest}."
             )
         case Verdict.UNKNOWN:
-            unproven = judgement.tally(Verdict.UNKNOWN)
+            unproven = [entry for entry in judgement.judged if entry.finding.verdict is Verdict.UNKNOWN]
+            causes = [entry.promise.title for entry in unproven if entry.promise.checker in VALIDITY]
+            because = f", for it is not shown that {' and that '.join(causes[:MOST_CAUSES])}" if causes else ""
             return (
-                f"This run proves nothing: {unproven} of {len(judgement.judged)} promises could not be judged, "
-                "and none was seen to be broken."
+                f"This run is no proof{because}: {len(unproven)} of {len(judgement.judged)} promises could not be "
+                "judged, and none was seen to be broken."
             )
 
 

@@ -1,0 +1,56 @@
+"""Log lines around the fault: the right seconds, both stamps, no secret."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+from experiments.logs import collect_logs, read_logs
+from experiments.report import render
+from experiments.verdict import judge_run
+from tests.unit.experiments.judging import SHORT
+from tests.unit.experiments.synthetic_run import KILL, MS, OLD, S, Synthetic
+
+RECORD = Synthetic().record()
+KILLED = datetime.datetime.fromtimestamp(RECORD.wall_anchor.unix_ns_at(KILL) / S, tz=datetime.UTC)
+
+
+def postgres(after_s: float, words: str) -> str:
+    at = KILLED + datetime.timedelta(seconds=after_s)
+    return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d} UTC [123] {words}\n"
+
+
+def patroni(after_s: float, words: str) -> str:
+    at = (KILLED + datetime.timedelta(seconds=after_s)).astimezone()
+    return f"{at:%Y-%m-%d %H:%M:%S},{at.microsecond // 1000:03d} INFO: {words}\n"
+
+
+def test_only_lines_around_the_fault_are_kept_in_order_and_without_secrets(tmp_path: Path) -> None:
+    log, other = tmp_path / "postgres-Sun.log", tmp_path / "patroni.log"
+    log.write_text(
+        postgres(-60, "long before") + postgres(0.25, "LOG: selected new timeline") + postgres(3600, "long after")
+    )
+    other.write_text("no stamp\n" + patroni(0.1, "promoted, password=hunter2 token: abc"))
+
+    assert collect_logs(tmp_path, RECORD, {OLD: [log, other]}) == 2
+
+    first, second = read_logs(tmp_path)
+    assert (first.member, first.file, first.text) == (OLD, "patroni.log", "INFO: promoted, password=*** token: ***")
+    assert second.text == "[123] LOG: selected new timeline"
+    assert abs(second.t_ns - KILL - 250 * MS) <= MS
+
+
+def test_without_a_fault_there_is_nothing_to_keep(tmp_path: Path) -> None:
+    record = Synthetic(fault=False).record()
+    assert collect_logs(tmp_path, record, {OLD: []}) == 0
+    assert read_logs(tmp_path) == ()
+
+
+def test_a_report_shows_them_only_when_the_run_is_not_true(tmp_path: Path) -> None:
+    log = tmp_path / "postgres-Sun.log"
+    log.write_text(postgres(0.25, "LOG: selected new timeline ID: 2"))
+    for name, lose, shown in (("kept", 0, False), ("lost", 1, True)):
+        run_dir = Synthetic(**SHORT, lose=lose).write(tmp_path / name)
+        collect_logs(run_dir, RECORD, {OLD: [log]})
+        text = render(run_dir, judge_run(run_dir)).read_text()
+        assert ("selected new timeline ID: 2" in text) is shown
