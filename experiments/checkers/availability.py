@@ -5,6 +5,7 @@ An operation that its client did not send when it was due is neither good nor ba
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Final
 
 import numpy as np
@@ -16,6 +17,9 @@ from experiments.history import History, Mask
 from experiments.record import RunRecord
 from experiments.scenario import Promise
 from loadtests.record import NO_SHARD, Error, Kind
+
+FIRST_ROWS: Final = 8
+"""So many bad operations are shown one by one; the groups tell the rest."""
 
 MIN_OPERATIONS: Final = 100
 """Fewer operations than this prove nothing by not failing."""
@@ -69,7 +73,7 @@ def _bad(rows: History, evidence: Evidence, promise: Promise, run: RunRecord, no
         return unknown(
             promise, f"{reason}, but {doubt}", value=len(bad) if len(rows) else None, n=len(rows), out_of=out_of
         )
-    evidence_of_bad = (_exhibit(bad, run, noun),) if len(bad) else ()
+    evidence_of_bad = _exhibits(bad, run, noun) if len(bad) else ()
     return measured(promise, len(bad), n=len(rows), out_of=out_of, reason=reason, evidence=evidence_of_bad)
 
 
@@ -87,16 +91,40 @@ def _split(rows: History, bad: History) -> str:
     return ", ".join(parts)
 
 
-def _exhibit(bad: History, run: RunRecord, noun: str) -> Exhibit:
+def _exhibits(bad: History, run: RunRecord, noun: str) -> tuple[Exhibit, ...]:
+    """What was bad in groups, and the first of it one by one."""
     zero = run.fault.t_ns if run.fault is not None else int(bad.sched_ns[0])
+    groups: dict[tuple[str, int, int], list[int]] = defaultdict(list)
+    for kind, shard, error, due in zip(bad.kind, bad.shard, bad.error, bad.sched_ns, strict=True):
+        groups[str(kind), int(shard), int(error)].append(int(due))
+    grouped = tuple(
+        (kind, _shard(shard), Error(error).name.lower(), len(due), _after(due[0], zero), _after(due[-1], zero))
+        for (kind, shard, error), due in sorted(groups.items(), key=lambda group: -len(group[1]))[:EXHIBIT_ROWS]
+    )
     rows = tuple(
         (
-            f"{(int(bad.sched_ns[at]) - zero) / NS_PER_S:+.3f} s",
+            _after(int(bad.sched_ns[at]), zero),
             str(bad.kind[at]),
-            None if int(bad.shard[at]) == NO_SHARD else int(bad.shard[at]),
+            _shard(int(bad.shard[at])),
             Error(int(bad.error[at])).name.lower(),
             f"{(int(bad.end_ns[at]) - int(bad.sched_ns[at])) / NS_PER_MS:.1f} ms",
         )
-        for at in range(min(len(bad), EXHIBIT_ROWS))
+        for at in range(min(len(bad), FIRST_ROWS))
     )
-    return Exhibit(f"bad {noun}s", ("due", "kind", "shard", "error", "answered after"), rows, len(bad))
+    return (
+        Exhibit(
+            f"bad {noun}s by kind, shard and error",
+            ("kind", "shard", "error", "operations", "first due", "last due"),
+            grouped,
+            len(groups),
+        ),
+        Exhibit(f"the first bad {noun}s", ("due", "kind", "shard", "error", "answered after"), rows, len(bad)),
+    )
+
+
+def _after(t_ns: int, zero_ns: int) -> str:
+    return f"{(t_ns - zero_ns) / NS_PER_S:+.3f} s"
+
+
+def _shard(shard: int) -> int | None:
+    return None if shard == NO_SHARD else shard

@@ -170,7 +170,9 @@ def test_bad_predictions_are_split_by_vector_and_by_entity() -> None:
     found = finding("predictions", frozen_s=(1, 2))
     assert "predict by vector" in found.reason
     assert "predict by entity" in found.reason
-    assert found.value == found.evidence[0].total
+    groups, first = found.evidence
+    assert found.value == first.total == sum(int(row[3] or 0) for row in groups.rows)
+    assert {row[2] for row in groups.rows} == {"timeout"}
 
 
 def test_layers_sum_to_the_total_and_a_missing_one_is_not_invented() -> None:
