@@ -136,7 +136,7 @@ def _vectors(flights: pd.DataFrame) -> tuple[list[FlightRow], list[RejectedRow]]
     features = pd.DataFrame(
         {
             "month": flights["month"],
-            "day_of_week": pd.to_datetime(flights[["year", "month", "day"]]).dt.dayofweek + 1,
+            "day_of_week": pd.to_datetime(flights[["year", "month", "day"]]).dt.day_of_week + 1,
             "departure_minute": _minute_of_day(flights["sched_dep_time"]),
             "arrival_minute": _minute_of_day(flights["sched_arr_time"]),
             **{name: flights[name] for name in ("distance", "carrier", "origin", "dest", "plane_year", "seats")},

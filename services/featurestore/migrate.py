@@ -15,7 +15,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from services.contracts.shards import ShardEndpoints
@@ -73,7 +73,8 @@ def plan(shards: Sequence[ShardEndpoints], *, migrations: Path = MIGRATIONS) -> 
             except (SQLAlchemyError, CommandError, psycopg.Error) as error:
                 raise MigrationFailed(
                     f"the dry run of {', '.join(steps.pending)} failed on shard {shard.shard} (at "
-                    f"{steps.current or 'nothing'}): {error}; no shard was changed: correct the migration or the data"
+                    f"{steps.current or 'nothing'}): {_reason(error)}; no shard was changed: correct the migration or "
+                    "the data"
                 ) from error
     return found
 
@@ -94,7 +95,7 @@ def apply(shards: Sequence[ShardEndpoints], *, migrations: Path = MIGRATIONS) ->
         except (SQLAlchemyError, CommandError, psycopg.Error, CommitUnknown) as error:
             raise MigrationFailed(
                 f"shard {shard.shard} could not be brought from {steps.current or 'nothing'} to {carried_out.head}: "
-                f"{error}; already there: {', '.join(done) or 'no shard'}; run the migration again"
+                f"{_reason(error)}; already there: {', '.join(done) or 'no shard'}; run the migration again"
             ) from error
         done.append(f"shard {shard.shard}")
     return carried_out
@@ -174,6 +175,11 @@ def _connection(shard: ShardEndpoints) -> Iterator[Connection]:
         raise ShardUnavailable(shard.shard, f"no member accepts a read-write session: {error}") from error
     with connection:
         yield connection
+
+
+def _reason(error: Exception) -> str:
+    """What the server said, without SQLAlchemy's statement and link; the cause keeps those."""
+    return " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())
 
 
 def _config(migrations: Path, connection: Connection | None = None) -> Config:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -18,12 +19,20 @@ from services.featurestore.slots import apply_slot_map
 from tests.integration.coordination.etcd_cluster import EtcdCluster
 from tests.integration.featurestore.servers import Postgres
 
+TEMPLATE: Final = "features_template"
 _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[tuple[Postgres, Postgres]]:
+    """Two servers, each with a template database that owns half of the slots and takes this month's writes."""
     first, second = Postgres.create("shard-0-0"), Postgres.create("shard-1-0")
+    for server in (first, second):
+        server.create_database(TEMPLATE)
+    shards = first.endpoints(0, TEMPLATE), second.endpoints(1, TEMPLATE)
+    apply(shards)
+    ensure_partitions(shards, standing_months(datetime.now(UTC).date()))
+    apply_slot_map(shards, SlotMap.even(2))
     yield first, second
     first.destroy()
     second.destroy()
@@ -32,19 +41,21 @@ def servers() -> Iterator[tuple[Postgres, Postgres]]:
 @pytest.fixture
 def empty_shards(servers: tuple[Postgres, Postgres]) -> tuple[ShardEndpoints, ShardEndpoints]:
     """Two shards without any schema."""
-    database = f"features_{next(_numbers)}"
-    for server in servers:
-        server.create_database(database)
-    return servers[0].endpoints(0, database), servers[1].endpoints(1, database)
+    return fresh_shards(servers, "template1")
 
 
 @pytest.fixture
-def shards(empty_shards: tuple[ShardEndpoints, ShardEndpoints]) -> tuple[ShardEndpoints, ShardEndpoints]:
+def shards(servers: tuple[Postgres, Postgres]) -> tuple[ShardEndpoints, ShardEndpoints]:
     """Two shards that own half of the slots each, ready for this month's writes."""
-    apply(empty_shards)
-    ensure_partitions(empty_shards, standing_months(datetime.now(UTC).date()))
-    apply_slot_map(empty_shards, SlotMap.even(2))
-    return empty_shards
+    return fresh_shards(servers, TEMPLATE)
+
+
+def fresh_shards(servers: tuple[Postgres, Postgres], template: str) -> tuple[ShardEndpoints, ShardEndpoints]:
+    """Two shards in new databases, copies of `template`."""
+    database = f"features_{next(_numbers)}"
+    for server in servers:
+        server.create_database(database, template)
+    return servers[0].endpoints(0, database), servers[1].endpoints(1, database)
 
 
 @pytest.fixture(scope="module")

@@ -89,11 +89,12 @@ class Postgres:
         while True:
             try:
                 self.superuser().close()
-                return
             except psycopg.OperationalError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
+            else:
+                return
 
     def kill(self) -> None:
         """SIGKILL to the postmaster and every backend; returns when all are gone."""
@@ -122,9 +123,9 @@ class Postgres:
             host="127.0.0.1", port=self.port, user="postgres", password=self.password, dbname=database, autocommit=True
         )
 
-    def create_database(self, name: str) -> None:
+    def create_database(self, name: str, template: str = "template1") -> None:
         with self.superuser() as connection:
-            connection.execute(f"create database {name} owner {APP}")
+            connection.execute(f"create database {name} owner {APP} template {template}")
 
     def endpoints(self, shard: int, database: str, *others: Postgres) -> ShardEndpoints:
         hosts = tuple(HostPort(name=each.name, host="127.0.0.1", port=each.port) for each in (self, *others))

@@ -1,0 +1,213 @@
+"""Servers killed and frozen under writes: what is acknowledged stays, and nobody waits longer than needed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from services.contracts.shards import ShardEndpoints
+from services.featurestore import store as store_module
+from services.featurestore.errors import CommitUnknown, ShardUnavailable
+from services.featurestore.store import Acknowledgement, FeatureStore
+from tests.integration.featurestore.servers import Postgres
+from tests.integration.featurestore.writers import (
+    NOW,
+    Crowd,
+    entity_on,
+    first_acknowledged,
+    open_store,
+    stored_entities,
+)
+
+pytestmark = pytest.mark.integration
+
+Shards = tuple[ShardEndpoints, ShardEndpoints]
+Servers = tuple[Postgres, Postgres]
+
+LIBRARY_BACK_OFF_S = 1.0
+"""psycopg_pool's first pause; then it doubles. Being back well before proves that it is not in the way."""
+
+
+@contextmanager
+def setting(server: Postgres, name: str, value: str) -> Iterator[psycopg.Connection]:
+    """A server-wide setting for the time of the block; gives a superuser's session."""
+    with server.superuser() as connection:
+        connection.execute(f"alter system set {name} = '{value}'")
+        connection.execute("select pg_reload_conf()")
+        try:
+            yield connection
+        finally:
+            connection.execute(f"alter system reset {name}")
+            connection.execute("select pg_reload_conf()")
+
+
+async def waiting_for_standby(connection: psycopg.Connection) -> int:
+    """Process id of the session whose COMMIT waits for a synchronous standby."""
+    while True:
+        row = connection.execute("select pid from pg_stat_activity where wait_event = 'SyncRep'").fetchone()
+        if row is not None:
+            return int(row[0])
+        await asyncio.sleep(0.01)
+
+
+def writing(store: FeatureStore) -> asyncio.Task[Acknowledgement]:
+    """A write to shard 0 on its way."""
+    return asyncio.ensure_future(store.write(entity_on(0), NOW, "UA", {}, idempotency_key=uuid4()))
+
+
+@pytest.mark.parametrize("how", ["pg_cancel_backend", "pg_terminate_backend"])
+async def test_a_commit_whose_wait_was_cancelled_is_not_acknowledged(
+    shards: Shards, servers: Servers, how: str
+) -> None:
+    async with open_store(shards) as store:
+        await store.probe(0)
+        with setting(servers[0], "synchronous_standby_names", "nobody") as superuser:
+            write = writing(store)
+            superuser.execute(f"select {how}(%s)", (await waiting_for_standby(superuser),))
+            with pytest.raises(CommitUnknown, match=r"wait for synchronous replication|terminating connection|closed"):
+                await write
+    assert len(stored_entities(shards[0])) == 1, "it is applied, and still nobody may count on it"
+
+
+async def test_a_caller_that_goes_away_does_not_cancel_its_commit(shards: Shards, servers: Servers) -> None:
+    async with open_store(shards) as store:
+        await store.probe(0)
+        with setting(servers[0], "synchronous_standby_names", "nobody") as superuser:
+            write = writing(store)
+            pid = await waiting_for_standby(superuser)
+            write.cancel()
+            await asyncio.wait([write])
+            assert write.cancelled()
+            await asyncio.sleep(0.2)
+            assert await waiting_for_standby(superuser) == pid
+        await store.probe(0)
+        assert store.stats()[0]["write"].get("returns_bad", 0) == 0, "the connection is still of use"
+    assert len(stored_entities(shards[0])) == 1
+
+
+async def test_a_commit_without_an_answer_is_given_up_without_being_cancelled(
+    shards: Shards, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "WRITE_TIMEOUT_S", 0.3)
+    async with open_store(shards) as store:
+        await store.probe(0)
+        with setting(servers[0], "synchronous_standby_names", "nobody") as superuser:
+            write = writing(store)
+            pid = await waiting_for_standby(superuser)
+            with pytest.raises(CommitUnknown):
+                await write
+            assert await waiting_for_standby(superuser) == pid, "the server still waits for its standby"
+
+
+async def test_a_write_that_never_reached_commit_certainly_failed(
+    shards: Shards, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "WRITE_TIMEOUT_S", 0.3)
+    async with open_store(shards) as store:
+        await store.probe(0)
+        with servers[0].superuser(shards[0].dbname) as blocker:
+            blocker.execute("begin; lock table entities")
+            with pytest.raises(ShardUnavailable, match="nothing was applied"):
+                await writing(store)
+            blocker.execute("rollback")
+        await store.write(entity_on(0), NOW, "UA", {}, idempotency_key=uuid4())
+    assert len(stored_entities(shards[0])) == 1
+
+
+async def test_a_server_killed_under_writes_loses_nothing_and_denies_nothing(shards: Shards, servers: Servers) -> None:
+    async with open_store(shards) as store:
+        crowd = Crowd(store, shard=0, shards=2)
+        writers = [asyncio.ensure_future(crowd.write()) for _ in range(8)]
+        for _ in range(3):
+            await crowd.acknowledges(50)
+            await asyncio.to_thread(servers[0].kill)
+            await asyncio.sleep(0.1)
+            await asyncio.to_thread(servers[0].start)
+        await crowd.acknowledges(50)
+        crowd.stop()
+        await asyncio.gather(*writers)
+    stored = stored_entities(shards[0])
+    assert crowd.failed, "the fault was felt"
+    assert crowd.acknowledged <= stored, "acknowledged and lost"
+    assert not crowd.failed & stored, "called failed and applied"
+    assert stored <= crowd.acknowledged | crowd.unknown, "applied and never written"
+
+
+async def test_a_returned_server_is_used_at_once(shards: Shards, servers: Servers) -> None:
+    async with open_store(shards) as store:
+        await first_acknowledged(store, 0, 2)
+        await asyncio.to_thread(servers[0].kill)
+        away_until = time.monotonic() + 2 * LIBRARY_BACK_OFF_S
+        while time.monotonic() < away_until:
+            with pytest.raises(ShardUnavailable):
+                await store.write(entity_on(0), NOW, "UA", {}, idempotency_key=uuid4())
+        await asyncio.to_thread(servers[0].start)
+        _, took_s = await first_acknowledged(store, 0, 2)
+    # The promise is the time: at most one pause of 50-100 ms and one login. Slack for a busy machine.
+    assert took_s < LIBRARY_BACK_OFF_S / 2
+
+
+async def test_connections_that_died_unused_are_never_handed_out(shards: Shards, servers: Servers) -> None:
+    async with open_store(shards) as store:
+        await first_acknowledged(store, 0, 2)
+        await asyncio.gather(*(writing(store) for _ in range(8)))
+        await asyncio.to_thread(servers[0].kill)
+        await asyncio.to_thread(servers[0].start)
+        for _ in range(8):
+            await store.write(entity_on(0), NOW, "UA", {}, idempotency_key=uuid4())
+            await store.read(entity_on(0), NOW)
+
+
+async def test_a_server_that_stopped_taking_writes_is_left(shards: Shards, servers: Servers) -> None:
+    async with open_store(shards) as store:
+        await store.write(entity_on(0), NOW, "UA", {}, idempotency_key=uuid4())
+        with setting(servers[0], "default_transaction_read_only", "on"):
+            await asyncio.sleep(0.2)
+            with pytest.raises(ShardUnavailable, match="read-only"):
+                await store.write(entity_on(0), NOW, "UA", {}, idempotency_key=uuid4())
+            with pytest.raises(ShardUnavailable, match="couldn't get a connection"):
+                await store.write(entity_on(0), NOW, "UA", {}, idempotency_key=uuid4())
+        await first_acknowledged(store, 0, 2)
+
+
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+async def test_a_dead_shard_does_not_slow_the_other(shards: Shards, servers: Servers, how: str) -> None:
+    async with open_store(shards) as store:
+        await first_acknowledged(store, 0, 2)
+        await first_acknowledged(store, 1, 2)
+        (servers[0].kill if how == "kill" else servers[0].freeze)()
+        try:
+            broken, sound = Crowd(store, shard=0, shards=2), Crowd(store, shard=1, shards=2)
+            writers = [asyncio.ensure_future(broken.write()) for _ in range(100)]
+            writers += [asyncio.ensure_future(sound.write()) for _ in range(2)]
+            await asyncio.sleep(1.5)
+            broken.stop()
+            sound.stop()
+        finally:
+            if how == "freeze":
+                servers[0].thaw()
+        await asyncio.gather(*writers)
+        if how == "kill":
+            await asyncio.to_thread(servers[0].start)
+    assert not sound.failed | sound.unknown
+    assert len(sound.acknowledged) > 50
+    # The promise is the time: no write on the sound shard ever waits for the dead one's 1 s.
+    assert sound.slowest_s < 0.5
+    assert not broken.acknowledged or how == "freeze"
+
+
+async def test_opening_does_not_wait_for_a_dead_shard(shards: Shards, servers: Servers) -> None:
+    await asyncio.to_thread(servers[0].kill)
+    try:
+        async with open_store(shards) as store:
+            await store.write(entity_on(1), NOW, "UA", {}, idempotency_key=uuid4())
+            with pytest.raises(ShardUnavailable, match=r"shard 0 .*Connection refused"):
+                await store.write(entity_on(0), NOW, "UA", {}, idempotency_key=uuid4())
+    finally:
+        await asyncio.to_thread(servers[0].start)
