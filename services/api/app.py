@@ -69,7 +69,7 @@ class Replica:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Start everything that does not depend on others being up; wait for nothing else."""
-        await asyncio.to_thread(start_jvm, self.settings.genmodel_jar, self.settings.jvm_heap_mb)
+        start_jvm(self.settings.genmodel_jar, self.settings.jvm_heap_mb)  # nothing is served yet
         self.cache.start()
         await self.shards.open()
         await self.models.check()

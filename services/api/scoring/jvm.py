@@ -10,8 +10,9 @@ from services.api.scoring.errors import RuntimeUnavailable
 
 
 def start_jvm(genmodel_jar: Path, heap_mb: int) -> None:
-    """Start the JVM unless it runs; blocks for 0.1 to 0.3 s.
+    """Start the JVM unless it runs; blocks for 0.1 to 0.3 s. Call it on the main thread only.
 
+    The thread that starts a JVM is one that its end waits for: from a pool's thread, the process would never exit.
     -Xrs, because a JVM that handles signals ends the process on SIGTERM before Python hears of it. The serial
     collector needs no threads of its own, and its pauses on this small heap are under a millisecond.
     """

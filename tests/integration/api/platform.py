@@ -47,6 +47,7 @@ class Platform:
         self.token_file.write_text(self.token + "\n")
         self.redis = RedisServer(directory / "redis")
         self.etcd = EtcdCluster(directory / "etcd", 1)
+        self.etcd_client = EtcdClient(self.etcd.clients)
         self.postgres: list[Postgres] = []
         self.shards: list[ShardEndpoints] = []
         self._stack = ExitStack()
@@ -64,9 +65,8 @@ class Platform:
                 self.shards.append(server.endpoints(shard, DATABASE))
             apply(self.shards)
             ensure_partitions(self.shards, standing_months(datetime.now(UTC).date()))
-            client = EtcdClient(self.etcd.clients)
-            stack.callback(client.close)
-            publish_slot_map(client, ENVIRONMENT, self.shards)
+            stack.callback(self.etcd_client.close)
+            publish_slot_map(self.etcd_client, ENVIRONMENT, self.shards)
             self._stack = stack.pop_all()
         return self
 

@@ -1,0 +1,174 @@
+"""Models come and go under a running replica, and a bad one never serves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from services.api.scoring.batcher import MAX_BATCH, MicroBatcher
+from services.api.scoring.errors import ModelRefused
+from services.api.scoring.jvm import start_jvm
+from services.api.scoring.mojo import MojoScorer, Score
+from services.api.scoring.vector import Row, VectorEncoder
+from services.contracts.flights import FlightFeatures
+from services.h2o.train import TrainedModel
+from services.registry import Feature, FileRegistry, sha256_of
+from tests.integration.api.platform import HEAP_MB, Platform, Replica
+from tests.integration.api.test_replica import FLIGHT, new_flight, wait_until
+
+pytestmark = pytest.mark.integration
+
+BATCHES = 500
+
+
+@pytest.fixture
+def models_dir(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def registry(models_dir: Path) -> FileRegistry:
+    return FileRegistry(models_dir)
+
+
+@pytest.fixture
+def replica(platform: Platform, models_dir: Path) -> Iterator[Replica]:
+    """A replica with a registry of its own, empty at first."""
+    with Replica(platform, models_dir=str(models_dir)) as replica:
+        yield replica
+
+
+def generation(replica: Replica) -> int:
+    return int(replica.metric("breakwater_api_model_generation"))
+
+
+def golden(trained: TrainedModel, genmodel_jar: Path) -> float:
+    """What the model itself says about FLIGHT."""
+    start_jvm(genmodel_jar, HEAP_MB)
+    row = VectorEncoder(trained.card.features).row(FlightFeatures(**FLIGHT))
+    return MojoScorer(trained.model_zip, trained.card).score([row])[0].probability
+
+
+def test_models_appear_and_change_without_a_restart(
+    replica: Replica, registry: FileRegistry, trained: Mapping[str, TrainedModel], genmodel_jar: Path
+) -> None:
+    unready = replica.http.get("/readyz")
+    assert (unready.status_code, unready.json()["reason"]) == (503, "no model")
+    refused = replica.predict(features=FLIGHT)
+    assert (refused.status_code, refused.json()["code"]) == (503, "no_model")
+    for number, version in enumerate(("v1", "v2"), start=1):
+        registry.publish(trained[version].model_zip, trained[version].card)
+        wait_until(lambda expected=number: generation(replica) == expected)
+        answers = [replica.predict(features=FLIGHT).json() for _ in range(2)]
+        assert {answer["probability"] for answer in answers} == {golden(trained[version], genmodel_jar)}
+        assert answers[0]["model"] == {"name": "flight-delay", "version": version, "generation": number}
+    replica.wait_for("/readyz")
+    registry.activate("flight-delay", "v1")
+    wait_until(lambda: generation(replica) == 3)
+    rolled_back = replica.predict(features=FLIGHT).json()
+    assert rolled_back["probability"] == golden(trained["v1"], genmodel_jar)
+    assert rolled_back["source"] == "cache"
+
+
+def test_answers_never_mix_models_while_one_replaces_the_other(
+    replica: Replica, registry: FileRegistry, trained: Mapping[str, TrainedModel], genmodel_jar: Path
+) -> None:
+    registry.publish(trained["v1"].model_zip, trained["v1"].card)
+    replica.wait_for("/readyz")
+    expected = {version: golden(trained[version], genmodel_jar) for version in trained}
+    registry.publish(trained["v2"].model_zip, trained["v2"].card)
+    seen: list[int] = []
+    while not seen or seen[-1] == 1:
+        answer = replica.predict(features=FLIGHT)
+        assert answer.status_code == 200
+        model = answer.json()["model"]
+        assert answer.json()["probability"] == expected[model["version"]]
+        seen.append(model["generation"])
+    assert seen == sorted(seen)
+
+
+def test_bad_models_are_refused_and_the_old_one_serves(
+    replica: Replica,
+    registry: FileRegistry,
+    models_dir: Path,
+    trained: Mapping[str, TrainedModel],
+    tmp_path: Path,
+) -> None:
+    registry.publish(trained["v1"].model_zip, trained["v1"].card)
+    replica.wait_for("/readyz")
+    no_mojo = tmp_path / "no-mojo.zip"
+    no_mojo.write_bytes(b"no mojo at all")
+    base = trained["v2"].card
+    foreign = tuple(Feature(name="gate") if feature.name == "seats" else feature for feature in base.features)
+    other_levels = tuple(
+        feature.model_copy(update={"domain": ("LGA", "JFK", "EWR")}) if feature.name == "origin" else feature
+        for feature in base.features
+    )
+    candidates = [
+        (no_mojo, base.model_copy(update={"version": "no-mojo", "sha256": sha256_of(no_mojo)}), "cannot load"),
+        (trained["v2"].model_zip, base.model_copy(update={"version": "foreign", "features": foreign}), "gate, seats"),
+        (
+            trained["v2"].model_zip,
+            base.model_copy(update={"version": "levels", "features": other_levels}),
+            "feature origin",
+        ),
+    ]
+    for number, (artifact, card, reason) in enumerate(candidates, start=1):
+        registry.publish(artifact, card)
+        wait_until(lambda expected=number: replica.metric("breakwater_api_models_refused_total") == expected)
+        assert reason in str(replica.lines()[-1]["message"])
+    registry.publish(trained["v2"].model_zip, base.model_copy(update={"version": "torn"}))
+    # The replica may have looked in between; what was published whole may serve, what is torn may not.
+    wait_until(lambda: generation(replica) == 5)
+    torn = models_dir / "flight-delay" / "v1" / "model.zip"
+    torn.write_bytes(torn.read_bytes()[:-1])
+    (models_dir / "current.json").write_text(
+        json.dumps({"schema": 1, "name": "flight-delay", "version": "v1", "generation": 6})
+    )
+    wait_until(lambda: replica.metric("breakwater_api_models_refused_total") == len(candidates) + 1)
+    assert "has sha256" in str(replica.lines()[-1]["message"])
+    answer = replica.predict(features=new_flight())
+    assert (answer.status_code, answer.json()["model"]["version"]) == (200, "torn")
+    assert replica.http.get("/readyz").status_code == 200
+
+
+def test_an_artifact_with_fewer_features_than_its_card_is_refused(
+    trained: Mapping[str, TrainedModel], genmodel_jar: Path
+) -> None:
+    start_jvm(genmodel_jar, HEAP_MB)
+    card = trained["v1"].card
+    longer = card.model_copy(update={"features": (*card.features, Feature(name="gate"))})
+    with pytest.raises(ModelRefused, match="has 16 features, its card 17"):
+        MojoScorer(trained["v1"].model_zip, longer)
+
+
+async def test_the_loop_turns_while_the_model_scores(trained: Mapping[str, TrainedModel], genmodel_jar: Path) -> None:
+    """Many full batches in one go: in the worker they take a while, the loop's longest pause is a fraction of it."""
+    start_jvm(genmodel_jar, HEAP_MB)
+    model = trained["v1"]
+    scorer = MojoScorer(model.model_zip, model.card)
+    row = VectorEncoder(model.card.features).row(FlightFeatures(**FLIGHT))
+    batcher = MicroBatcher()
+
+    class Bulk:
+        def score(self, rows: Sequence[Row]) -> list[Score]:
+            for _ in range(BATCHES):
+                scores = scorer.score([*rows] * MAX_BATCH)
+            return scores[:1]
+
+    try:
+        started = turned = time.monotonic()
+        future = batcher.score(Bulk(), row)
+        longest = 0.0
+        while not future.done():
+            await asyncio.sleep(0.001)
+            now = time.monotonic()
+            longest, turned = max(longest, now - turned), now
+        assert longest < (turned - started) / 2
+    finally:
+        batcher.close()

@@ -1,0 +1,327 @@
+"""One replica as a process: predictions, writes and refusals over HTTP, with real shards, Redis and model."""
+
+from __future__ import annotations
+
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from services.contracts.slots import SlotMap, slot_of
+from services.featurestore.slots import apply_slot_map
+from tests.integration.api.platform import DATABASE, Platform, Replica
+
+pytestmark = pytest.mark.integration
+
+FLIGHT: dict[str, Any] = {
+    "month": 7,
+    "day_of_week": 5,
+    "departure_minute": 1170,
+    "arrival_minute": 1300,
+    "distance": 733,
+    "carrier": "EV",
+    "origin": "EWR",
+    "dest": "ORD",
+    "temp": 91.4,
+    "humid": 55.1,
+    "visib": 10,
+}
+SHARDS = 2
+FAST_S = 1.0
+"""Bound of what must not wait for a timeout of seconds, on a busy machine."""
+
+
+def entity_on(shard: int) -> str:
+    """A new entity that the even map gives to the shard."""
+    while True:
+        entity = uuid.uuid4()
+        if SlotMap.even(SHARDS).shard_of(entity) == shard:
+            return str(entity)
+
+
+def write_of(shard: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "entity_id": entity_on(shard),
+        "event_time": datetime.now(UTC).isoformat(),
+        "segment": FLIGHT["carrier"],
+        "features": FLIGHT | changes,
+    }
+
+
+def key_of(write: dict[str, Any]) -> dict[str, Any]:
+    return {name: write[name] for name in ("entity_id", "event_time")}
+
+
+_distances = iter(range(1000, 100_000))
+
+
+def new_flight() -> dict[str, Any]:
+    """A vector that was never asked for."""
+    return FLIGHT | {"distance": next(_distances)}
+
+
+class TestPredictions:
+    def test_a_vector_is_scored_once_and_then_cached(self, replica: Replica) -> None:
+        flight = new_flight()
+        first, second = replica.predict(features=flight), replica.predict(features=flight)
+        assert (first.status_code, first.headers["content-type"]) == (200, "application/json")
+        answer = first.json()
+        assert 0 < answer["probability"] < 1
+        assert answer["late"] in {True, False}
+        assert answer["model"] == {"name": "flight-delay", "version": "v1", "generation": 1}
+        assert (answer["source"], answer["staleness_s"]) == ("scored", None)
+        assert second.json() == answer | {"source": "cache"}
+
+    def test_the_spelling_of_a_vector_does_not_matter(self, replica: Replica) -> None:
+        flight = new_flight()
+        replica.predict(features=flight)
+        same = {name: flight[name] for name in reversed(flight)} | {
+            "distance": float(flight["distance"]),
+            "precip": None,
+        }
+        assert replica.predict(features=same).json()["source"] == "cache"
+
+    def test_an_unknown_airport_is_scored_as_missing(self, replica: Replica) -> None:
+        probabilities = {
+            replica.predict(features=FLIGHT | {"dest": dest}).json()["probability"] for dest in ("ZZZ", "QQQ")
+        }
+        assert len(probabilities) == 1
+
+    def test_a_stored_vector_scores_like_itself(self, replica: Replica) -> None:
+        write = write_of(0, distance=next(_distances))
+        assert replica.http.post("/v1/features", json=write).status_code == 200
+        stored = replica.predict(**key_of(write), read_your_writes=True).json()
+        given = replica.predict(features=write["features"]).json()
+        assert stored["probability"] == given["probability"]
+        assert stored["staleness_s"] == 0
+        assert given["source"] == "cache"
+
+    def test_what_is_not_stored_is_a_problem(self, replica: Replica) -> None:
+        answer = replica.predict(**key_of(write_of(1)))
+        assert (answer.status_code, answer.json()["code"]) == (404, "features_not_found")
+
+    def test_many_at_once_are_all_answered(self, replica: Replica) -> None:
+        flights = [new_flight() for _ in range(300)]
+        with ThreadPoolExecutor(16) as callers:
+            answers = list(callers.map(lambda flight: replica.predict(features=flight), flights))
+        assert [answer.status_code for answer in answers] == [200] * 300
+        again = [replica.predict(features=flight).json()["probability"] for flight in flights[:20]]
+        assert again == [answer.json()["probability"] for answer in answers[:20]]
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("path", ["/v1/predict", "/v1/features"])
+    @pytest.mark.parametrize("header", [{}, {"authorization": "Bearer wrong"}])
+    def test_no_token_no_service(self, replica: Replica, path: str, header: dict[str, str]) -> None:
+        answer = httpx.post(replica.url + path, json={"features": FLIGHT}, headers=header)
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+        assert answer.headers["content-type"] == "application/problem+json"
+
+    @pytest.mark.parametrize(
+        ("body", "location"),
+        [
+            ({"features": FLIGHT | {"month": 13}}, ["vector", "features", "month"]),
+            ({"features": FLIGHT | {"gate": 1}}, ["vector", "features", "gate"]),
+            ({"features": FLIGHT, "entity_id": str(uuid.uuid4())}, ["vector", "entity_id"]),
+            ({"entity_id": "x", "event_time": "2013-01-01T00:00:00Z"}, ["entity", "entity_id"]),
+            ({"entity_id": str(uuid.uuid4()), "event_time": "2013-01-01T00:00:00"}, ["entity", "event_time"]),
+        ],
+    )
+    def test_a_broken_request_names_the_place(
+        self, replica: Replica, body: dict[str, Any], location: list[str]
+    ) -> None:
+        answer = replica.predict(**body)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert [error["loc"] for error in answer.json()["errors"]] == [location]
+
+    def test_no_json_is_a_broken_request(self, replica: Replica) -> None:
+        answer = replica.http.post("/v1/predict", content=b'{"features": NaN')
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+    def test_a_time_without_partition_is_refused_by_the_shard(self, replica: Replica) -> None:
+        write = write_of(0) | {"event_time": "1999-01-01T00:00:00Z"}
+        answer = replica.http.post("/v1/features", json=write)
+        assert (answer.status_code, answer.json()["code"]) == (422, "refused_by_store")
+
+
+class TestWrites:
+    @pytest.mark.parametrize("shard", range(SHARDS))
+    def test_an_acknowledged_write_names_its_place(self, replica: Replica, shard: int) -> None:
+        key = str(uuid.uuid4())
+        answer = replica.http.post("/v1/features", json=write_of(shard), headers={"idempotency-key": key})
+        assert answer.status_code == 200
+        assert answer.json() == {
+            "shard": shard,
+            "timeline": 1,
+            "server": f"shard-{shard}-0",
+            "idempotency_key": key,
+        }
+
+    def test_without_a_key_the_content_is_the_key(self, replica: Replica) -> None:
+        write = write_of(0)
+        keys = [
+            replica.http.post("/v1/features", json=body).json()["idempotency_key"]
+            for body in (write, write, write | {"segment": "UA"})
+        ]
+        assert keys[0] == keys[1] != keys[2]
+
+    def test_a_later_write_replaces_and_is_read_at_once(self, replica: Replica) -> None:
+        write = write_of(1)
+        for distance in (200, 2000):
+            write["features"] = FLIGHT | {"distance": distance}
+            assert replica.http.post("/v1/features", json=write).status_code == 200
+            expected = replica.predict(features=write["features"]).json()["probability"]
+            found = replica.predict(**key_of(write), read_your_writes=True).json()
+            assert found["probability"] == expected
+
+    def test_a_slot_that_moved_is_a_conflict(self, replica: Replica, platform: Platform) -> None:
+        write = write_of(0)
+        owners = SlotMap.even(SHARDS).owners
+        owners[slot_of(uuid.UUID(write["entity_id"]))] = 1
+        apply_slot_map(platform.shards, SlotMap(generation=1, owners=owners))
+        try:
+            answer = replica.http.post("/v1/features", json=write)
+        finally:
+            apply_slot_map(platform.shards, SlotMap.even(SHARDS))
+        assert (answer.status_code, answer.json()["code"]) == (409, "slot_moved")
+        assert replica.http.post("/v1/features", json=write).status_code == 200
+
+    def test_a_client_that_hangs_up_cancels_nothing(self, replica: Replica, platform: Platform) -> None:
+        write = write_of(0)
+        entity = uuid.UUID(write["entity_id"])
+        request = replica.http.build_request("POST", "/v1/features", json=write)
+        head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+        server = platform.postgres[0]
+        with server.superuser(DATABASE) as holder, server.superuser(DATABASE) as onlooker:
+            with holder.transaction():  # the write has to wait inside its transaction
+                holder.execute("select 1 from owned_slots where slot = %s for update", [slot_of(entity)])
+                with socket.create_connection(("127.0.0.1", request.url.port or 0)) as client:
+                    client.sendall(f"POST /v1/features HTTP/1.1\r\n{head}\r\n".encode() + request.content)
+                    wait_until(lambda: waiting_for_locks(onlooker) > 0)
+                assert count(onlooker, entity) == 0
+            wait_until(lambda: count(onlooker, entity) == 1)
+
+
+class TestShardAway:
+    @pytest.fixture(autouse=True)
+    def _up_again(self, platform: Platform, replica: Replica) -> Iterator[None]:
+        yield
+        platform.postgres[1].kill()
+        platform.postgres[1].start()
+        write = write_of(1)
+        wait_until(lambda: replica.http.post("/v1/features", json=write).status_code == 200)
+
+    def test_a_dead_shard_fails_alone(self, replica: Replica, platform: Platform) -> None:
+        on_dead, on_living = write_of(1), write_of(0)
+        assert replica.http.post("/v1/features", json=on_dead).status_code == 200
+        platform.postgres[1].kill()
+        refused = replica.http.post("/v1/features", json=write_of(1))
+        assert (refused.status_code, refused.json()["code"]) == (503, "shard_unavailable")
+        assert refused.headers["retry-after"] == "1"
+        unread = replica.predict(**key_of(on_dead))
+        assert (unread.status_code, unread.json()["code"]) == (503, "shard_unavailable")
+        assert replica.http.get("/readyz").status_code == 200
+        started = time.monotonic()
+        assert replica.http.post("/v1/features", json=on_living).status_code == 200
+        assert replica.predict(**key_of(on_living)).status_code == 200
+        assert replica.predict(features=new_flight()).status_code == 200
+        assert time.monotonic() - started < FAST_S
+
+    def test_a_commit_without_an_answer_is_unknown(self, replica: Replica, platform: Platform) -> None:
+        """The shard waits for a synchronous standby that does not exist, and dies waiting."""
+        server = platform.postgres[1]
+        with server.superuser() as connection:
+            connection.execute("alter system set synchronous_standby_names = 'nobody'")
+            connection.execute("select pg_reload_conf()")
+        try:
+            with ThreadPoolExecutor(1) as caller:
+                answer = caller.submit(replica.http.post, "/v1/features", json=write_of(1))
+                with server.superuser() as connection:
+                    wait_until(lambda: waiting_for_standby(connection) > 0)
+                server.kill()
+                unknown = answer.result(timeout=30)
+        finally:
+            server.kill()
+            (server.data / "postgresql.auto.conf").write_text("")
+            server.start()
+        assert (unknown.status_code, unknown.json()["code"]) == (503, "commit_unknown")
+
+
+class TestRedisAway:
+    @pytest.fixture(autouse=True)
+    def _up_again(self, platform: Platform, replica: Replica) -> Iterator[None]:
+        yield
+        platform.redis.kill()
+        platform.redis.start()
+        wait_until(lambda: replica.metric("breakwater_api_cache_open") == 1)
+
+    @pytest.mark.parametrize("fault", ["kill", "freeze"])
+    def test_predictions_go_on_without_redis(self, replica: Replica, platform: Platform, fault: str) -> None:
+        getattr(platform.redis, fault)()
+        answers, seconds = [], []
+        for _ in range(100):
+            started = time.monotonic()
+            answers.append(replica.predict(features=new_flight()))
+            seconds.append(time.monotonic() - started)
+        assert [answer.status_code for answer in answers] == [200] * 100
+        assert {answer.json()["source"] for answer in answers} == {"scored"}
+        assert sum(each > 0.05 for each in seconds) <= 5  # the first one waits for the cache, none after it
+        assert max(seconds) < FAST_S
+        assert replica.http.get("/readyz").status_code == 200
+
+
+def test_the_documentation_names_every_route(replica: Replica) -> None:
+    document = replica.http.get("/openapi.json").json()
+    predict = document["paths"]["/v1/predict"]["post"]
+    schemas = document["components"]["schemas"]
+    bodies = predict["requestBody"]["content"]["application/json"]["schema"]["oneOf"]
+    answered = replica.predict(features=FLIGHT).json()
+    described = schemas[predict["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].split("/")[-1]]
+    assert {reference["$ref"].split("/")[-1] for reference in bodies} == {"ByVector", "ByEntity"}
+    assert set(described["properties"]) == set(answered)
+    assert set(schemas["FlightFeatures"]["required"]) <= set(FLIGHT)
+    assert "/v1/features" in document["paths"]
+
+
+def test_the_log_is_json_and_holds_no_secret(replica: Replica, platform: Platform) -> None:
+    assert all({"time", "level", "logger", "replica", "message"} <= line.keys() for line in replica.lines())
+    text = replica.log.read_text()
+    secrets = [platform.token, platform.redis.password_file.read_text(), platform.postgres[0].password]
+    assert not [secret for secret in secrets if secret in text]
+
+
+def wait_until(condition: Any, seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not become true"
+        time.sleep(0.02)
+
+
+def count(connection: psycopg.Connection, entity: uuid.UUID) -> int:
+    row = connection.execute("select count(*) from features where entity_id = %s", [entity]).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def waiting_for_locks(connection: psycopg.Connection) -> int:
+    return _backends(connection, "Lock")
+
+
+def waiting_for_standby(connection: psycopg.Connection) -> int:
+    return _backends(connection, "IPC")
+
+
+def _backends(connection: psycopg.Connection, wait: str) -> int:
+    row = connection.execute(
+        "select count(*) from pg_stat_activity where wait_event_type = %s and usename = 'breakwater_app'", [wait]
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
