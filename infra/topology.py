@@ -22,6 +22,9 @@ MIN_FENCE_MARGIN_S: Final = 5
 """Between the warden's fence and the end of the lease; the kill, its proof and a slow scheduler need to fit in."""
 OBSERVER_CONNECTIONS: Final = 24
 """Direct writers, readers and probes of one experiment on one primary (loadtests), which the reserve must hold."""
+MAX_LOCAL_SHARDS: Final = 17
+MAX_LOCAL_REPLICAS: Final = 30
+"""Each kind of member has its block of ports after `port_base` (infra/local/plan.py); more would meet the next one."""
 SERVER_CONNECTIONS: Final = 12
 """Patroni, replication of two standbys, pg_rewind, backups, and the superuser's reserved slots."""
 
@@ -203,6 +206,20 @@ class Topology(Model):
         return self
 
     @model_validator(mode="after")
+    def _room_for_ports(self) -> Topology:
+        if self.runtime != "local":
+            return self
+        if self.postgres.shards > MAX_LOCAL_SHARDS:
+            raise ValueError(
+                f"postgres.shards is {self.postgres.shards}: the local runtime has ports for {MAX_LOCAL_SHARDS}"
+            )
+        if self.api.replicas > MAX_LOCAL_REPLICAS:
+            raise ValueError(
+                f"api.replicas is {self.api.replicas}: the local runtime has ports for {MAX_LOCAL_REPLICAS}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _no_chaos_in_production(self) -> Topology:
         if self.environment == "production" and self.chaos.enabled:
             raise ValueError("chaos.enabled in production: faults never act there; production takes staging's evidence")
@@ -231,8 +248,10 @@ def load(project: Path, environment: str) -> Topology:
         raise TopologyError(
             f"no environment {environment!r}: {path} does not exist; known here: {', '.join(known) or 'none'}"
         ) from error
-    except (OSError, yaml.YAMLError) as error:
-        raise TopologyError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise TopologyError(f"{path} cannot be read: {error.strerror}; see to its permissions") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise TopologyError(f"{path} is not YAML: {' '.join(str(error).split())}; correct it") from error
     return parse(document, environment, source=str(path))
 
 
@@ -240,8 +259,12 @@ def parse(document: object, environment: str, *, source: str) -> Topology:
     """Build the topology from a stack file's document; keys of other namespaces (`kubernetes:context`) are not ours."""
     if not isinstance(document, Mapping) or not isinstance(document.get("config"), Mapping):
         raise TopologyError(f"{source}: expected a mapping with `config:`")
-    config: Mapping[str, Any] = document["config"]
-    ours = {key.removeprefix(CONFIG_PREFIX): value for key, value in config.items() if key.startswith(CONFIG_PREFIX)}
+    config: Mapping[object, Any] = document["config"]
+    strangers = [key for key in config if not isinstance(key, str) or ":" not in key]
+    if strangers:
+        raise TopologyError(f"{source}: config key {strangers[0]!r} has no namespace; write {CONFIG_PREFIX}KEY")
+    named = {str(key): value for key, value in config.items()}
+    ours = {key.removeprefix(CONFIG_PREFIX): value for key, value in named.items() if key.startswith(CONFIG_PREFIX)}
     if "environment" in ours:
         raise TopologyError(f"{source}: {CONFIG_PREFIX}environment is given by the file's name; remove it")
     try:

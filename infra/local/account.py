@@ -23,7 +23,13 @@ class Account:
     def for_servers(cls) -> Account:
         """The caller's own account, or `postgres` when the caller is root."""
         if os.geteuid() != 0:
-            entry = pwd.getpwuid(os.geteuid())
+            try:
+                entry = pwd.getpwuid(os.geteuid())
+            except KeyError as error:
+                raise EnvironmentFault(
+                    f"user id {os.geteuid()} has no name on this machine, and PostgreSQL needs one; add the user, or "
+                    "run as one that exists"
+                ) from error
             return cls(entry.pw_name, entry.pw_uid, entry.pw_gid)
         try:
             entry = pwd.getpwnam(SERVICE_USER)

@@ -40,9 +40,12 @@ class MemberPlan:
 
 
 def state_root() -> Path:
-    """Base of all environments' state: XDG_STATE_HOME, or for root (whose home is closed to others) a system path."""
-    configured = os.environ.get("XDG_STATE_HOME")
-    if configured:
+    """Base of all environments' state: XDG_STATE_HOME, or for root (whose home is closed to others) a system path.
+
+    A relative XDG_STATE_HOME counts as unset, as the XDG specification says.
+    """
+    configured = os.environ.get("XDG_STATE_HOME", "")
+    if Path(configured).is_absolute():
         return Path(configured) / "breakwater"
     if os.geteuid() == 0:
         return Path("/var/lib/breakwater")

@@ -33,7 +33,8 @@ class Process:
 def read(pid: int) -> Process | None:
     """The process with this pid now, or None when there is none."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        # A name is any 15 bytes, so a longer one may end within a character.
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
     opening, closing = stat.index("("), stat.rindex(")")
@@ -57,7 +58,7 @@ def is_alive(identity: ProcessId) -> bool:
 
 def working_in(directory: Path) -> tuple[Process, ...]:
     """Processes whose working directory is `directory` or below it: every server starts in its member's directory."""
-    prefix = str(directory)
+    prefix = os.path.realpath(directory)  # the kernel names no symbolic links
     found = []
     for process in every():
         try:

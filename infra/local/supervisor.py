@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -12,15 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
-from supervisor.xmlrpc import Faults, SupervisorTransport
+from supervisor.xmlrpc import Faults, SupervisorTransport, UnixStreamHTTPConnection
 
 from infra.environment import EnvironmentFault
+from infra.local import processes
 from infra.local.account import Account
 from infra.local.plan import LocalPlan
 from infra.local.servers import Program
 
 START_S: Final = 10.0
 """supervisord answers within a fraction of a second; longer means that it failed."""
+CALL_S: Final = 10.0
+"""One request over the socket takes milliseconds; longer means that supervisord itself is stopped or hangs."""
 STOP_S: Final = 90.0
 """Postgres writes a checkpoint when it stops; supervisord kills what outlasts each program's own stopwaitsecs."""
 START_RETRIES: Final = 30
@@ -105,10 +110,30 @@ def _quote(word: str) -> str:
     return '"' + _escape(word).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+class _Connection(UnixStreamHTTPConnection):  # type: ignore[misc]
+    """HTTP over supervisord's socket, with the time limit that the library's own class lacks."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(CALL_S)
+        self.sock.connect(str(self._path))
+
+
+class _Transport(SupervisorTransport):  # type: ignore[misc]
+    def __init__(self, path: Path) -> None:
+        super().__init__(None, None, f"unix://{path}")
+        self._get_connection = lambda: _Connection(path)
+
+
 class Supervisor:
     """Client of one environment's supervisord. Calls raise SupervisorDown when it does not answer."""
 
     def __init__(self, plan: LocalPlan) -> None:
+        self._environment = plan.environment
         self._socket = plan.supervisor_dir / "supervisor.sock"
         self._config = plan.supervisor_dir / "supervisord.conf"
         self._pidfile = plan.supervisor_dir / "supervisord.pid"
@@ -131,9 +156,19 @@ class Supervisor:
         """Start supervisord as a daemon with a clean environment: nothing of the caller's shell leaks into servers."""
         command = [str(Path(sys.prefix) / "bin" / "supervisord"), "-c", str(self._config)]
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=START_S, check=False)
+        try:
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, timeout=START_S, check=False
+            )
+        except FileNotFoundError as error:
+            raise EnvironmentFault(f"{command[0]} is not installed; run `make install`") from error
+        except subprocess.TimeoutExpired as error:
+            raise EnvironmentFault(
+                f"supervisord did not start within {START_S:.0f} s; see {self._config.parent}/supervisord.log"
+            ) from error
         if done.returncode != 0:
-            raise EnvironmentFault(f"supervisord did not start ({self._config}): {done.stderr.strip() or done.stdout}")
+            said = " ".join((done.stderr.strip() or done.stdout).split())
+            raise EnvironmentFault(f"supervisord did not start with {self._config}: {said}")
         end = time.monotonic() + START_S
         while not self.is_up():
             if time.monotonic() > end:
@@ -174,23 +209,30 @@ class Supervisor:
 
     def shutdown(self) -> None:
         """End supervisord and whatever it still runs; waits for its process to be gone."""
-        pid = self.pid()
+        process = processes.read(self.pid())
         self._call("supervisor.shutdown")
-        end = time.monotonic() + STOP_S
-        while Path(f"/proc/{pid}").exists():
-            if time.monotonic() > end:
-                raise EnvironmentFault(f"supervisord (pid {pid}) did not end within {STOP_S:.0f} s")
-            time.sleep(0.02)
+        # Gone by identity: where nobody reaps orphans, as in many containers, its pid stays for ever.
+        if process is not None and processes.wait_gone([process.id], timeout_s=STOP_S):
+            raise EnvironmentFault(
+                f"supervisord (pid {process.pid}) did not end within {STOP_S:.0f} s; end it by hand, then run "
+                f"`breakwater down {self._environment}` again"
+            )
 
     def _call(self, method: str, *arguments: object, fine: int | None = None) -> object:
         """One request; a fault with the code `fine` (what was asked for is so already) counts as done."""
-        proxy = xmlrpc.client.ServerProxy(
-            "http://127.0.0.1", transport=SupervisorTransport(None, None, f"unix://{self._socket}")
-        )
+        proxy = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=_Transport(self._socket))
         try:
             return cast(object, getattr(proxy, method)(*arguments))
-        except OSError as error:
-            raise SupervisorDown(f"no supervisord answers on {self._socket}: {error}") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise SupervisorDown(
+                f"{self._environment} is not up: no supervisord answers on {self._socket} ({error}); "
+                f"run `breakwater up {self._environment}`"
+            ) from error
+        except xmlrpc.client.ProtocolError as error:
+            raise EnvironmentFault(
+                f"supervisord failed at {method}: {error.errcode} {error.errmsg}; see supervisord.log in "
+                f"{self._config.parent}"
+            ) from error
         except xmlrpc.client.Fault as fault:
             if fault.faultCode == fine:
                 return None
