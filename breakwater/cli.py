@@ -6,12 +6,14 @@ import datetime
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import click
 from rich.table import Table
 
+from breakwater import soak as repeated
 from breakwater import verification, workloads
 from breakwater.console import Steps, err
 from breakwater.console import out as console
@@ -191,7 +193,7 @@ def train(environment: str, seed: int, split: datetime.datetime | None) -> None:
 @click.option("--out", default="runs", show_default=True, type=click.Path(path_type=Path, file_okay=False))
 @click.option("-q", "--quiet", is_flag=True, help="Only the last line.")
 @click.option("--json", "as_json", is_flag=True, help="The verdicts, for programs.")
-def verify(
+def verify(  # noqa: PLR0917 - click passes each option by its name
     environment: str,
     name: str,
     variant: str | None,
@@ -214,7 +216,7 @@ def verify(
                 environment, scenario, chosen, verification.new_seed() if seed is None else seed, out.resolve(), rate
             )
             with Steps() as steps:
-                done = verification.verify(order, lambda what, chosen=chosen: steps.begin(chosen, what))
+                done = verification.verify(order, partial(steps.begin, chosen))
             finished.append(done)
             if not (quiet or as_json):
                 terminal.show(console, done.judgement, done.report)
@@ -222,7 +224,7 @@ def verify(
         click.echo(json.dumps([done.judgement.to_json() for done in finished], indent=2))
     elif quiet:
         for done in finished:
-            console.print(terminal.last_line(done.judgement, done.report))
+            console.print(terminal.last_line(done.judgement, done.report), soft_wrap=True)
     sys.exit(verification.exit_code(finished))
 
 
@@ -236,7 +238,7 @@ def check(run_dir: Path, quiet: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(done.judgement.to_json(), indent=2))
     elif quiet:
-        console.print(terminal.last_line(done.judgement, done.report))
+        console.print(terminal.last_line(done.judgement, done.report), soft_wrap=True)
     else:
         terminal.show(console, done.judgement, done.report)
     sys.exit(done.judgement.exit_code)
@@ -274,6 +276,38 @@ def controls(environment: str, names: tuple[str, ...], seed: int | None, out: Pa
 
 
 @cli.command()
+@click.argument("environment", default="local")
+@click.option("--scenario", "name", default="S-01", show_default=True)
+@click.option("--runs", "repetitions", default=20, show_default=True, type=click.IntRange(1))
+@click.option("--seed", default=None, type=click.IntRange(0), help="The seeds of all runs follow from it.")
+@click.option("--out", default="runs/soak", show_default=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--results",
+    default="docs/results/soak.csv",
+    show_default=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Each run is added as a row.",
+)
+def soak(environment: str, name: str, repetitions: int, seed: int | None, out: Path, results: Path) -> None:
+    """Run a scenario many times with other seeds. Exits with the worst verdict."""
+    plan = local_plan(environment)
+    finished = []
+    with runtime.locked(plan):
+        chosen = verification.new_seed() if seed is None else seed
+        for done in repeated.soak(environment, name, repetitions=repetitions, seed=chosen, out=out.resolve()):
+            repeated.append(results, done.judgement)
+            row = repeated.row_of(done.judgement)
+            console.print(
+                f"{row['variant']:<14} seed {row['seed']:>4}  {row['victim']}  next ack {row['next_ack_s'] or '-'} s  "
+                f"lost {row['lost_writes'] or '-'} of {row['acknowledged_writes']}  verdict {row['verdict']}",
+                soft_wrap=True,
+            )
+            finished.append(done)
+    console.print(f"verdict {verification.verdict(finished).value}   {len(finished)} runs, rows added to {results}")
+    sys.exit(verification.exit_code(finished))
+
+
+@cli.command()
 @click.option("--seed", default=None, type=click.IntRange(0))
 @click.option("--out", default="runs", show_default=True, type=click.Path(path_type=Path, file_okay=False))
 def demo(seed: int | None, out: Path) -> None:
@@ -294,7 +328,7 @@ def demo(seed: int | None, out: Path) -> None:
             chosen = verification.new_seed() if seed is None else seed
             order = runs.Order(environment, scenario, variant, chosen, out.resolve())
             with Steps() as steps:
-                done = verification.verify(order, lambda what, variant=variant: steps.begin(variant, what))
+                done = verification.verify(order, partial(steps.begin, variant))
             finished.append(done)
             terminal.show(console, done.judgement, done.report)
     console.print(

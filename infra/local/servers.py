@@ -29,6 +29,14 @@ CHECK_FALL: Final = 2
 CHECK_TIMEOUT_MS: Final = 400
 """A stalled replica counts as missed; shorter would take out one that merely collects garbage."""
 
+EDGE_PROBLEMS: Final = {
+    400: "bad_request",
+    408: "request_timeout",
+    502: "bad_gateway",
+    503: "no_replica",
+    504: "timeout",
+}
+"""What the edge answers by itself, in the same form as the API's own errors."""
 PREDICT_TIMEOUT_MS: Final = 300
 """A replica that has not answered a prediction by then is asked no longer: another one is (once)."""
 
@@ -224,10 +232,15 @@ def edge_config(plan: LocalPlan, member: MemberPlan) -> str:
         f"    timeout check {CHECK_TIMEOUT_MS}ms",
         "    option http-keep-alive",
         "    http-reuse safe",
+        *(
+            f"    http-error status {status} content-type application/problem+json string {_problem(status, code)}"
+            for status, code in EDGE_PROBLEMS.items()
+        ),
         "frontend edge",
         f"    bind {LOOPBACK}:{member.port} ssl crt {plan.tls_dir}/edge.pem alpn h2,http/1.1",
         "    http-response set-header Strict-Transport-Security max-age=31536000",
-        "    use_backend predict if { path /v1/predict }",
+        "    # without a ready replica the replicas themselves say why; the edge only knows that there is none",
+        "    use_backend predict if { path /v1/predict } { nbsrv(predict) gt 0 }",
         "    default_backend api",
         "backend predict",
         "    balance leastconn",
@@ -249,6 +262,12 @@ def edge_config(plan: LocalPlan, member: MemberPlan) -> str:
         *replicas,
     ]
     return "\n".join(lines) + "\n"
+
+
+def _problem(status: int, code: str) -> str:
+    """RFC 9457, quoted for HAProxy's configuration."""
+    body = {"type": "about:blank", "title": code.replace("_", " "), "status": status, "code": code}
+    return "'" + json.dumps(body) + "'"
 
 
 _RENDERERS: Final = {"etcd": _etcd, "postgres": _postgres, "redis": _redis, "api": _api, "edge": _edge}

@@ -1,0 +1,111 @@
+"""The whole platform, once a session: brought up by the command line in a project and a state directory of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+ENVIRONMENT = "e2e"
+PORT_BASE = 27000
+"""Away from the local environment's 24000, which may be up beside the tests."""
+COMMAND_S = 280
+STACK = f"""
+config:
+  breakwater:runtime: local
+  breakwater:chaos:
+    enabled: true
+    components: [postgres, redis, api, edge, etcd]
+  breakwater:h2o:
+    nodes: 1
+    memory_mb: 2048
+  breakwater:local:
+    port_base: {PORT_BASE}
+"""
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A running environment as its user has it: a command, a directory, addresses."""
+
+    root: Path
+
+    @property
+    def state(self) -> Path:
+        return self.root / "state" / "breakwater" / ENVIRONMENT
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    def run(self, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        """`breakwater ...`; fails the test with its output when the exit code is another (None: any)."""
+        done = subprocess.run(
+            [str(Path(sys.prefix) / "bin" / "breakwater"), *arguments],
+            cwd=self.root,
+            env={**os.environ, "XDG_STATE_HOME": str(self.root / "state"), "NO_COLOR": "1", "COLUMNS": "160"},
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_S,
+            check=False,
+        )
+        if code is not None and done.returncode != code:
+            pytest.fail(
+                f"breakwater {' '.join(arguments)} ended with {done.returncode}, not {code}\n"
+                f"{done.stdout}\n{done.stderr}\nstate in {self.state}, runs in {self.runs}"
+            )
+        return done
+
+    def endpoints(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.run("endpoints", ENVIRONMENT, "--json").stdout)
+        return found
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        lines = json.loads(self.run("status", ENVIRONMENT, "--json", code=None).stdout)
+        return {line["member"]: line for line in lines}
+
+    def token(self) -> str:
+        return (self.state / "secrets" / "api_token").read_text()
+
+    def client(self, *, token: str | None = None) -> httpx.Client:
+        """Through the edge, trusting its own CA and nothing else."""
+        edge = self.endpoints()["edge"]
+        trust = ssl.create_default_context(cafile=edge["ca_file"])
+        headers = {"Authorization": f"Bearer {self.token() if token is None else token}"}
+        return httpx.Client(base_url=edge["url"], verify=trust, headers=headers, timeout=5.0, trust_env=False)
+
+
+@pytest.fixture(scope="session")
+def platform() -> Iterator[Platform]:
+    # Not pytest's own directory: as root the servers run as another user, who could not enter it.
+    root = Path(tempfile.mkdtemp(prefix="bw-e2e-"))
+    root.chmod(0o755)
+    (root / "Pulumi.yaml").write_text("name: breakwater\nruntime: python\n")
+    (root / f"Pulumi.{ENVIRONMENT}.yaml").write_text(STACK)
+    (root / "state").mkdir(mode=0o755)
+    platform = Platform(root)
+    try:
+        platform.run("up", ENVIRONMENT)
+        yield platform
+    finally:
+        platform.run("down", ENVIRONMENT, "--purge", code=None)
+        shutil.rmtree(root)
+
+
+@pytest.fixture(scope="session")
+def trained(platform: Platform) -> Platform:
+    """With three months of flights and a model that was trained on two of them."""
+    platform.run("load", ENVIRONMENT, "--months", "1-3")
+    platform.run("train", ENVIRONMENT, "--split", "2013-03-01")
+    return platform
