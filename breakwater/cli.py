@@ -193,7 +193,7 @@ def train(environment: str, seed: int, split: datetime.datetime | None) -> None:
 @click.option("--out", default="runs", show_default=True, type=click.Path(path_type=Path, file_okay=False))
 @click.option("-q", "--quiet", is_flag=True, help="Only the last line.")
 @click.option("--json", "as_json", is_flag=True, help="The verdicts, for programs.")
-def verify(  # noqa: PLR0917 - click passes each option by its name
+def verify(
     environment: str,
     name: str,
     variant: str | None,
