@@ -53,8 +53,9 @@ NS_PER_MS: Final = 1_000_000
 FLUSH_S: Final = 1.0
 """What a killed process can lose of the history."""
 STOP_POLL_S: Final = 0.1
-ROUND_TRIPS: Final = 3
-"""Connect, send and answer each may take the whole deadline: the longest that an operation stays in flight."""
+PATIENCE_S: Final = 1.0
+"""An answer this long after the deadline is late, and bad, but it says what became of a write, and its connection can
+be used again: closing each at the deadline would answer a stall with a storm of TLS handshakes."""
 LEAST_IN_FLIGHT: Final = 64
 
 
@@ -128,9 +129,14 @@ def _json(body: Mapping[str, object]) -> str:
     return orjson.dumps(body).decode()
 
 
+def _longest_s(deadline_ms: int) -> float:
+    """How long an operation can stay in flight: connecting may take the deadline, and so may the answer."""
+    return 2 * deadline_ms / 1000 + PATIENCE_S
+
+
 def _in_flight(rate: float, deadline_ms: int) -> int:
     """Connections and greenlets of one stream: enough for every arrival of a stall that lasts."""
-    return max(LEAST_IN_FLIGHT, math.ceil(rate * ROUND_TRIPS * deadline_ms / 1000))
+    return max(LEAST_IN_FLIGHT, math.ceil(rate * _longest_s(deadline_ms)))
 
 
 class HttpStream(FastHttpUser):
@@ -170,7 +176,8 @@ class HttpStream(FastHttpUser):
             wait_s = (due - time.monotonic_ns()) / NS_PER_S
             if due >= PLAN.end_ns:
                 break
-            if self.session.over.wait(max(wait_s, 0)) and time.monotonic_ns() < due:
+            # What is overdue is handed over at once: one arrival per turn of a busy loop would never catch up.
+            if wait_s > 0 and self.session.over.wait(wait_s) and time.monotonic_ns() < due:
                 break  # ended early; what was due by then is still accounted for
             operation = self.operation()
             late = time.monotonic_ns() - due > self.deadline_ms * NS_PER_MS
@@ -186,7 +193,7 @@ class HttpStream(FastHttpUser):
 
     def finish(self) -> None:
         """Wait for what is in flight; what outlasts every deadline is stopped and recorded as unanswered."""
-        self.pool.join(timeout=ROUND_TRIPS * self.deadline_ms / 1000)
+        self.pool.join(timeout=_longest_s(self.deadline_ms))
         self.pool.kill()
 
     def perform(self, operation: Operation, due: int) -> None:
@@ -230,7 +237,8 @@ class Predictor(HttpStream):
     kind = Kind.PREDICT
     path = "/v1/predict"
     deadline_ms = PLAN.deadlines_ms.predict
-    network_timeout = connection_timeout = deadline_ms / 1000
+    connection_timeout = deadline_ms / 1000
+    network_timeout = connection_timeout + PATIENCE_S
     concurrency = _in_flight(PLAN.rates.predict, deadline_ms)
 
     def __init__(self, environment: Environment) -> None:
@@ -261,7 +269,8 @@ class ApiWriter(HttpStream):
     kind = Kind.WRITE_API
     path = "/v1/features"
     deadline_ms = PLAN.deadlines_ms.write
-    network_timeout = connection_timeout = deadline_ms / 1000
+    connection_timeout = deadline_ms / 1000
+    network_timeout = connection_timeout + PATIENCE_S
     concurrency = _in_flight(PLAN.rates.write_api, deadline_ms)
     shards: Final = itertools.cycle(endpoints.shard for endpoints in PLAN.shards)
 

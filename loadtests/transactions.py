@@ -88,7 +88,7 @@ async def attempt(links: ShardLinks, state: Attempt, body: Body) -> Outcome:
     broken = True
     try:
         outcome = await body(link, state)
-        broken = state.expired or link.connection.closed or outcome.durability is Durability.UNKNOWN
+        broken = state.expired or link.connection.closed
     except (psycopg.Error, OSError) as error:
         outcome = _failed(error, link, state)
     finally:

@@ -20,8 +20,8 @@ from services.contracts.shards import ShardEndpoints
 from services.contracts.slots import SlotMap
 
 NS_PER_S = 1_000_000_000
-STARTUP_S = 8
-"""Load processes import for two seconds, on a busy machine for longer; a plan starts after that."""
+STARTUP_S = 5
+"""Load processes import for a second or two, on a busy machine for longer; a plan starts after that."""
 RUN_TAG = 0xB0A7_0000_0000_0001
 FLIGHT = {
     "month": 1, "day_of_week": 2, "departure_minute": 315, "arrival_minute": 510, "distance": 1400.0,

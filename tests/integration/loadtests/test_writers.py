@@ -157,6 +157,24 @@ def test_a_flight_that_reads_back_differently_is_a_wrong_answer(server: Postgres
     assert {(row["error"], row["available"]) for row in found} == {(Error.WRONG_ANSWER, False)}
 
 
+def test_a_slow_second_does_not_make_later_writes_late(server: PostgresServer, tmp_path: Path) -> None:
+    """The queue that a stall leaves must drain: served at their deadline, its operations must not break connections."""
+    path, plan = write_plan(tmp_path, [server.endpoints(0)], rates={"write": RATE}, seconds=5)
+    (command,) = commands(path)
+    writers = start(command, path)
+    sleep_until(plan, 1)
+    with server.connect() as blocker, blocker.transaction():
+        blocker.execute("lock table owned_slots in access exclusive mode")
+        sleep_until(plan, 2.2)
+    assert writers.wait(timeout=20) == 0
+    found = rows(Process.WRITERS.part(plan.out_dir))
+    assert len(found) == 5 * RATE
+    stalled = [row for row in found if not row["available"]]
+    assert {row["error"] for row in stalled} <= {Error.LATE, Error.REFUSED}
+    later = [row for row in found if row["sched_ns"] > plan.start_ns + 3.5 * NS_PER_S]
+    assert {row["error"] for row in later} == {Error.NONE}
+
+
 def test_a_frozen_client_says_what_it_did_not_send(server: PostgresServer, tmp_path: Path) -> None:
     path, plan = write_plan(tmp_path, [server.endpoints(0)], rates={"write": RATE}, seconds=4)
     (command,) = commands(path)

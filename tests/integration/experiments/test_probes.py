@@ -1,0 +1,130 @@
+"""The probes against real servers: a promotion seen as role and route, a leader key deleted and set."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from experiments.probes import commands
+from experiments.probes.etcd import leader_key
+from services.contracts.events import Event, read_events
+from services.coordination.etcd import EtcdClient
+from tests.integration.coordination.etcd_cluster import EtcdCluster
+from tests.integration.loadtests.plans import write_plan
+from tests.integration.loadtests.postgres_server import DATABASE, PostgresServer
+
+pytestmark = pytest.mark.integration
+
+SEEN_WITHIN_S = 20.0
+"""Patience of a test on a busy machine; no promise."""
+RATES = {"write": 1.0}
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """Where servers run: enterable for their user."""
+    found = Path(tempfile.mkdtemp(prefix="breakwater-probe-"))
+    if os.geteuid() == 0:
+        shutil.chown(found, "postgres", "postgres")
+    found.chmod(0o755)
+    yield found
+    shutil.rmtree(found)
+
+
+def eventually(log: Path, source: str, kind: str, wanted: Callable[[Event], bool]) -> Event:
+    """The first such event, waiting for it."""
+    give_up = time.monotonic() + SEEN_WITHIN_S
+    while True:
+        events = list(read_events(log)) if log.exists() else []
+        for event in events:
+            if event.source == source and event.kind == kind and wanted(event):
+                return event
+        assert time.monotonic() < give_up, f"no {source} {kind}; seen: {[(e.source, e.kind, e.member) for e in events]}"
+        time.sleep(0.05)
+
+
+def end(probe: subprocess.Popen[bytes]) -> None:
+    """SIGTERM ends a probe in order."""
+    probe.terminate()
+    assert probe.wait(timeout=10) == 0
+
+
+def test_a_promotion_is_seen_as_role_and_as_route(directory: Path, tmp_path: Path) -> None:
+    first = PostgresServer.fresh(directory, "shard-0-0")
+    first.start()
+    with first.connect("postgres") as connection:
+        connection.execute(f"create database {DATABASE}")
+    second = first.standby("shard-0-1")
+    third = None
+    path, plan = write_plan(tmp_path, [first.endpoints(0, second)], rates=RATES, seconds=120)
+    probe = subprocess.Popen(commands(path)[0])
+    log = plan.event_log
+    try:
+        assert eventually(log, "prober", "writable", lambda e: e.member == "shard-0-0").data["timeline"] == 1
+        assert eventually(log, "router", "routed", lambda e: e.member == "shard-0-0").data["connect_ns"] > 0
+        eventually(log, "prober", "streaming", lambda e: e.member == "shard-0-1")
+
+        killed_ns = time.monotonic_ns()
+        first.kill()
+        second.promote()
+        writable = eventually(log, "prober", "writable", lambda e: e.member == "shard-0-1")
+        assert writable.data == {"shard": 0, "timeline": 2}
+        assert writable.t_ns > killed_ns
+        routed = eventually(log, "router", "routed", lambda e: e.member == "shard-0-1")
+        assert routed.data["timeline"] == 2
+        assert routed.t_ns > killed_ns
+
+        third = second.standby("shard-0-0-again")
+        streaming = eventually(log, "prober", "streaming", lambda e: e.member == "shard-0-0-again")
+        assert streaming.data["timeline"] == 2
+        assert streaming.data["lag_bytes"] >= 0
+    finally:
+        end(probe)
+        for server in (third, second, first):
+            if server is not None:
+                server.stop()
+
+
+def test_a_leader_key_is_seen_when_it_goes_and_comes(tmp_path: Path) -> None:
+    with EtcdCluster(tmp_path / "etcd", 1) as cluster:
+        server = PostgresServer(tmp_path, "shard-0-0", "never started")
+        path, plan = write_plan(
+            tmp_path, [server.endpoints(0)], rates=RATES, seconds=120, etcd=cluster.clients, environment="test"
+        )
+        client = EtcdClient(cluster.clients)
+        key = leader_key("test", 0)
+        client.put(key, "shard-0-0")
+        probe = subprocess.Popen(commands(path)[1])
+        try:
+            eventually(plan.event_log, "etcd", "leader_set", lambda e: e.member == "shard-0-0")
+            client.delete(key)
+            gone = eventually(plan.event_log, "etcd", "leader_deleted", lambda e: e.member == "shard-0-0")
+            revision = client.put(key, "shard-0-1")
+            new = eventually(plan.event_log, "etcd", "leader_set", lambda e: e.member == "shard-0-1")
+            assert new.data == {"shard": 0, "revision": revision}
+            assert new.t_ns > gone.t_ns
+            client.put(key, "shard-0-1")  # a renewal is no change of leader
+        finally:
+            end(probe)
+        sets = [event for event in read_events(plan.event_log) if event.kind == "leader_set"]
+        assert [event.member for event in sets] == ["shard-0-0", "shard-0-1"]
+
+
+def test_probes_end_by_the_stop_file_and_name_a_plan_that_is_missing(tmp_path: Path) -> None:
+    server = PostgresServer(tmp_path, "shard-0-0", "never started")
+    path, plan = write_plan(tmp_path, [server.endpoints(0)], rates=RATES, seconds=120, etcd=["http://127.0.0.1:1"])
+    probes = [subprocess.Popen(command) for command in commands(path)]
+    time.sleep(2)
+    plan.stop_file.touch()
+    assert [probe.wait(timeout=20) for probe in probes] == [0, 0]
+    for command in commands(tmp_path / "absent.json"):
+        refused = subprocess.run(command, stderr=subprocess.PIPE, check=False, timeout=30)
+        assert refused.returncode == 3
+        assert b"cannot read the load plan" in refused.stderr
