@@ -41,8 +41,14 @@ format: install ## rewrite the sources in the one format
 	$(BIN)/ruff format .
 
 .PHONY: soak
-soak: install ## many kills with different seeds and all controls: hours, not minutes
-	@$(BIN)/breakwater soak
+soak: install ## S-01 with ten seeds (twenty kills) as rows of docs/results/, then all controls; about an hour
+	@$(BIN)/breakwater up local
+	$(BIN)/breakwater load local
+	$(BIN)/breakwater train local
+	status=0
+	$(BIN)/python -m breakwater.soak || status=$$?
+	$(BIN)/breakwater controls local || status=1
+	exit $$status
 
 .PHONY: lock
 lock: install ## resolve pyproject.toml again into the hashed *.lock files; what still fits stays as it is

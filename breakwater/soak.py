@@ -1,101 +1,105 @@
-"""Soak: the same scenario again and again with other seeds, each run a row in a file that is kept."""
+"""Repeat S-01 with a new seed each time and keep every single run as a row: `python -m breakwater.soak`."""
 
 from __future__ import annotations
 
 import csv
 import datetime
-import random
-from collections.abc import Iterator
+import sys
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+import click
+
 from breakwater import verification
-from breakwater.verification import Finished
+from breakwater.console import Steps
+from breakwater.console import out as console
 from experiments import run as runs
+from experiments.checkers.finding import Verdict
+from experiments.report import terminal
 from experiments.verdict import Judgement
+from infra.local import runtime
+from infra.stack import local_plan
 
 NS_PER_MS: Final = 1_000_000
+LAYERS: Final = ("detect", "promote", "route", "client")
 COLUMNS: Final = (
-    "utc",
-    "commit",
-    "environment",
-    "scenario",
-    "variant",
-    "seed",
-    "victim",
-    "verdict",
-    "next_ack_s",
-    "detect_ms",
-    "promote_ms",
-    "route_ms",
-    "client_ms",
-    "lost_writes",
-    "acknowledged_writes",
-    "bad_on_other_shards",
-    "bad_predictions",
-    "reads_resume_s",
-    "streaming_again_s",
-    "load_kept_pct",
+    *("day", "commit", "variant", "seed", "verdict", "next_ack_s", *(f"{name}_ms" for name in LAYERS)),
+    *("resolution_ms", "reads_resume_s", "streaming_again_s", "acknowledged", "lost", "not_true"),
 )
+"""`acknowledged` counts writes of the run, `lost` those of them that were gone; `not_true` names promises."""
 
 
-def soak(environment: str, scenario_name: str, *, repetitions: int, seed: int, out: Path) -> Iterator[Finished]:
-    """Yield each finished run; seeds are drawn from `seed`, variants take turns."""
-    scenario = verification.find_scenario(scenario_name)
-    draw = random.Random(seed)  # noqa: S311 - repeatable choice, no secret
-    for number in range(repetitions):
-        variant = scenario.breakwater.variants[number % len(scenario.breakwater.variants)]
-        order = runs.Order(environment, scenario, variant, draw.randrange(10_000), out)
-        yield verification.verify(order)
-
-
-def row_of(judgement: Judgement) -> dict[str, str]:
-    """One run as a row; empty where nothing was measured."""
-    run = judgement.run
-    values = {entry.promise.id: entry.finding for entry in judgement.judged}
-
-    def value(promise: str) -> str:
-        finding = values.get(promise)
-        return "" if finding is None or finding.value is None else f"{finding.value:.6g}"
-
-    layers = {} if judgement.recovery is None else {layer.name: layer for layer in judgement.recovery.layers}
-
-    def layer_ms(name: str) -> str:
-        layer = layers.get(name)
-        return "" if layer is None or layer.seen is None else f"{(layer.end_ns - layer.start_ns) / NS_PER_MS:.1f}"
-
-    started = datetime.datetime.fromtimestamp(run.wall_anchor.unix_ns / 1e9, datetime.UTC)
-    lost = values.get("lost-writes")
+def row(judgement: Judgement) -> Mapping[str, object]:
+    """One run as a row; what was not measured stays empty."""
+    run, recovery = judgement.run, judgement.recovery
+    day = datetime.datetime.fromtimestamp(run.wall_anchor.unix_ns / 1e9, datetime.UTC).date()
+    measured = {name: finding.value for name in _MEASURES if (finding := judgement.of(name)) is not None}
+    lost = judgement.of("lost_writes")
+    layers = {
+        layer.name: layer.end_ns - layer.start_ns for layer in (recovery.layers if recovery else ()) if layer.seen
+    }
     return {
-        "utc": started.isoformat(timespec="seconds"),
-        "commit": run.commit or "",
-        "environment": run.environment,
-        "scenario": run.scenario,
+        "day": day.isoformat(),
+        "commit": run.commit,
         "variant": run.variant,
-        "seed": str(run.seed),
-        "victim": run.fault.member if run.fault else "",
+        "seed": run.seed,
         "verdict": judgement.verdict.value,
-        "next_ack_s": value("next-ack"),
-        "detect_ms": layer_ms("detect"),
-        "promote_ms": layer_ms("promote"),
-        "route_ms": layer_ms("route"),
-        "client_ms": layer_ms("client"),
-        "lost_writes": value("lost-writes"),
-        "acknowledged_writes": "" if lost is None else str(lost.n),
-        "bad_on_other_shards": value("other-shards"),
-        "bad_predictions": value("predictions"),
-        "reads_resume_s": value("reads-resume"),
-        "streaming_again_s": value("old-primary"),
-        "load_kept_pct": value("load-kept"),
+        **{column: _rounded(measured.get(name)) for name, column in _MEASURES.items()},
+        **{f"{name}_ms": _rounded(layers[name] / NS_PER_MS if name in layers else None) for name in LAYERS},
+        "resolution_ms": _rounded(recovery.resolution_ns / NS_PER_MS if recovery else None),
+        "acknowledged": lost.n if lost else None,
+        "lost": _rounded(lost.value if lost else None),
+        "not_true": " ".join(e.promise.id for e in judgement.judged if e.finding.verdict is not Verdict.TRUE),
     }
 
 
+_MEASURES: Final = {
+    "next_ack": "next_ack_s",
+    "reads_resume": "reads_resume_s",
+    "old_primary_streaming": "streaming_again_s",
+}
+
+
+def _rounded(value: float | None) -> float | int | None:
+    if value is None:
+        return None
+    return int(value) if float(value).is_integer() else round(value, 3)
+
+
 def append(path: Path, judgement: Judgement) -> None:
-    """Add the run to the results, making the file with its header when it is not there."""
+    """Add the run to the file, which gets its header with the first row."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = not path.exists()
-    with path.open("a", newline="") as out:
-        rows = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    with path.open("a", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
         if fresh:
-            rows.writeheader()
-        rows.writerow(row_of(judgement))
+            writer.writeheader()
+        writer.writerow(row(judgement))
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("environment", default="local")
+@click.option("--seeds", default=10, show_default=True, type=click.IntRange(1), help="Each gives one run per variant.")
+@click.option("--first", default=1, show_default=True, type=click.IntRange(0), help="The first seed.")
+@click.option("--out", default="runs/soak", show_default=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--rows", default="docs/results/S-01.csv", show_default=True, type=click.Path(path_type=Path))
+def soak(environment: str, seeds: int, first: int, out: Path, rows: Path) -> None:
+    """Run every variant of S-01 with each seed, append each run to ROWS, exit with the worst verdict."""
+    scenario = verification.find_scenario("S-01")
+    finished = []
+    with runtime.locked(local_plan(environment)):
+        for seed in range(first, first + seeds):
+            for variant in scenario.breakwater.variants:
+                order = runs.Order(environment, scenario, variant, seed, out.resolve())
+                with Steps() as steps:
+                    done = verification.verify(order, partial(steps.begin, f"{variant} {seed}"))
+                append(rows, done.judgement)
+                finished.append(done)
+                console.print(terminal.last_line(done.judgement, done.report), soft_wrap=True)
+    sys.exit(verification.exit_code(finished))
+
+
+if __name__ == "__main__":
+    soak()
