@@ -5,28 +5,24 @@ Nothing in a service or a checker knows of them. Each has its way back, which th
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 import psycopg
-import urllib3
 
 from infra.environment import EnvironmentFault, ProcessId
-from infra.local import processes
-from infra.local.plan import LOOPBACK, LocalPlan
+from infra.local import processes, shard_config
+from infra.local.plan import LocalPlan
 from infra.local.probe import shard_state
 from infra.local.supervisor import Supervisor
-from services.postgres.patroni import REST_USER
 
 APPLICATION: Final = "breakwater-control"
 WAIT_S: Final = 30.0
 """Patroni carries out a change of configuration in its next loop (5 s)."""
 POLL_S: Final = 0.02
-REST_TIMEOUT_S: Final = 5.0
 
 
 def wardens_off(plan: LocalPlan) -> int:
@@ -44,8 +40,7 @@ def wardens_on(plan: LocalPlan) -> None:
 
 def set_replication(plan: LocalPlan, shard: int, mode: str) -> None:
     """Make the shard's replication `quorum` or `off` (asynchronous) and wait until the primary has it so."""
-    body = {"synchronous_mode": mode, "synchronous_mode_strict": mode == "quorum"}
-    _patch_config(plan, shard, body)
+    shard_config.change(plan, shard, {"synchronous_mode": mode, "synchronous_mode_strict": mode == "quorum"})
     end = time.monotonic() + WAIT_S
     with psycopg.connect(plan.admin_endpoints(shard).conninfo("read-write", application_name=APPLICATION)) as primary:
         primary.autocommit = True
@@ -80,18 +75,3 @@ def signal_all(identities: Iterable[ProcessId], sig: signal.Signals) -> None:
     for identity in identities:
         if processes.is_alive(identity):
             os.kill(identity.pid, sig)
-
-
-def _patch_config(plan: LocalPlan, shard: int, body: dict[str, Any]) -> None:
-    member = next(iter(plan.of_shard(shard)))
-    headers = urllib3.make_headers(basic_auth=f"{REST_USER}:{(plan.secrets_dir / 'patroni_rest').read_text()}")
-    answer = urllib3.request(
-        "PATCH",
-        f"http://{LOOPBACK}:{member.aux_port}/config",
-        body=json.dumps(body),
-        headers=headers,
-        timeout=REST_TIMEOUT_S,
-        retries=False,
-    )
-    if answer.status != 200:  # noqa: PLR2004 - HTTP
-        raise EnvironmentFault(f"Patroni of {member.name} refused the change: {answer.status} {answer.data!r:.200}")

@@ -190,14 +190,20 @@ class LocalEnvironment:
     def heal(self) -> Sequence[str]:
         done = []
         for path in sorted(self.plan.undo_dir.glob("*.json")):
-            undo = json.loads(path.read_text())
-            member = undo["member"]
-            if undo["action"] == "resume":
+            try:
+                undo = json.loads(path.read_text())
+                action, member = str(undo["action"]), str(undo["member"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise EnvironmentFault(
+                    f"{path} is damaged, so its fault cannot be undone by itself: run `breakwater down {self.name}`, "
+                    f"then `breakwater up {self.name}`, which ends every fault (the data stays)"
+                ) from error
+            if action == "resume":
                 self.resume(member)
             else:
                 self.start(member)
             path.unlink(missing_ok=True)
-            done.append(f"{undo['action']} {member}")
+            done.append(f"{action} {member}")
         return done
 
     def forget_faults(self) -> bool:
@@ -253,7 +259,7 @@ class LocalEnvironment:
 
     def _write_undo(self, member: str, action: str) -> Path:
         path = self.plan.undo_dir / f"{member}.{action}.json"
-        path.write_text(json.dumps({"action": action, "member": member}))
+        Account.for_servers().write(path, json.dumps({"action": action, "member": member}))
         return path
 
     def _drop_undo(self, member: str, action: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -34,14 +35,14 @@ class Health:
     lag_bytes: int | None = None
 
 
-def get_json(url: str) -> tuple[int, dict[str, Any]]:
-    """GET on loopback; raises urllib3's HTTPError or OSError when nothing answers."""
-    answer = _http.request("GET", url)
+def get_json(url: str, *, method: str = "GET", body: bytes | None = None) -> tuple[int, dict[str, Any]]:
+    """One request on loopback; {} for anything but a JSON object. urllib3's HTTPError or OSError: nothing answers."""
+    answer = _http.request(method, url, body=body)
     try:
-        body = json.loads(answer.data)
+        content = json.loads(answer.data)
     except ValueError:
-        body = {}
-    return answer.status, body if isinstance(body, dict) else {}
+        content = {}
+    return answer.status, content if isinstance(content, dict) else {}
 
 
 def ask_all(plan: LocalPlan, states: dict[str, ProgramState]) -> tuple[Health, ...]:
@@ -62,8 +63,8 @@ def ask(plan: LocalPlan, member: MemberPlan, states: dict[str, ProgramState]) ->
 
 
 def _etcd(plan: LocalPlan, member: MemberPlan) -> Health:
-    answer = _http.request("POST", f"http://{LOOPBACK}:{member.port}/v3/maintenance/status", body=b"{}")
-    status = json.loads(answer.data)
+    url = f"http://{LOOPBACK}:{member.port}/v3/maintenance/status"
+    _, status = get_json(url, method="POST", body=b"{}")
     own, leader = status.get("header", {}).get("member_id"), status.get("leader")
     healthy = get_json(f"http://{LOOPBACK}:{member.port}/health")[1].get("health") == "true"
     role = "leader" if leader and own == leader else "follower"
@@ -75,7 +76,7 @@ def _postgres(plan: LocalPlan, member: MemberPlan) -> Health:
     _, cluster = get_json(f"http://{LOOPBACK}:{member.aux_port}/cluster")
     role = "primary" if own.get("role") in {"primary", "master"} else "replica"
     state = str(own.get("replication_state") or own.get("state") or "unknown")
-    seen: dict[str, Any] = next((m for m in cluster.get("members", []) if m["name"] == member.name), {})
+    seen: dict[str, Any] = next((m for m in cluster.get("members", []) if m.get("name") == member.name), {})
     lag = seen.get("lag")
     healthy = own.get("state") == "running" and (role == "primary" or state == "streaming")
     if role == "replica" and (own.get("sync_standby") or own.get("quorum_standby")):
@@ -106,8 +107,13 @@ def _api(plan: LocalPlan, member: MemberPlan) -> Health:
 
 
 def _edge(plan: LocalPlan, member: MemberPlan) -> Health:
-    with socket.create_connection((LOOPBACK, member.port), timeout=ASK_TIMEOUT_S):
-        return Health(member.name, member.component, "TLS 1.3", True, "healthy")
+    context = ssl.create_default_context(cafile=plan.ca_file)
+    with (
+        socket.create_connection((LOOPBACK, member.port), timeout=ASK_TIMEOUT_S) as plain,
+        context.wrap_socket(plain, server_hostname=LOOPBACK) as secure,
+    ):
+        version = (secure.version() or "").replace("TLSv", "TLS ")
+        return Health(member.name, member.component, version, True, "healthy")
 
 
 _ASK: Final = {"etcd": _etcd, "postgres": _postgres, "redis": _redis, "api": _api, "edge": _edge}
@@ -121,12 +127,12 @@ def shard_state(plan: LocalPlan, shard: int) -> ShardState:
         except (OSError, urllib3.exceptions.HTTPError):
             continue
         members = cluster.get("members", [])
-        primary = next((m for m in members if m["role"] in {"leader", "master", "primary"}), None)
+        primary = next((m for m in members if m.get("role") in {"leader", "master", "primary"}), None)
         return ShardState(
             shard=shard,
             primary=primary["name"] if primary and primary.get("state") == "running" else None,
             timeline=primary.get("timeline") if primary else None,
             streaming=frozenset(m["name"] for m in members if m.get("state") == "streaming"),
-            synchronous=frozenset(m["name"] for m in members if m["role"] in {"sync_standby", "quorum_standby"}),
+            synchronous=frozenset(m["name"] for m in members if m.get("role") in {"sync_standby", "quorum_standby"}),
         )
     return ShardState(shard, None, None, frozenset(), frozenset())

@@ -15,7 +15,7 @@ from infra.environment import ProcessId
 GONE_POLL_S: Final = 0.005
 """How often a killed process is looked at; the proof's time is that exact."""
 
-STAT_PPID, STAT_STATE, STAT_START = 1, 0, 19
+STAT_STATE, STAT_PPID, STAT_TTY, STAT_START = 0, 1, 4, 19
 """Fields of /proc/<pid>/stat counted from the one after the closing bracket of the name (proc(5))."""
 
 
@@ -24,6 +24,8 @@ class Process:
     id: ProcessId
     parent: int
     state: str
+    terminal: int
+    """Device number of the controlling terminal, 0 for none."""
 
     @property
     def pid(self) -> int:
@@ -40,7 +42,10 @@ def read(pid: int) -> Process | None:
     opening, closing = stat.index("("), stat.rindex(")")
     fields = stat[closing + 2 :].split()
     return Process(
-        ProcessId(pid, int(fields[STAT_START]), stat[opening + 1 : closing]), int(fields[STAT_PPID]), fields[STAT_STATE]
+        ProcessId(pid, int(fields[STAT_START]), stat[opening + 1 : closing]),
+        int(fields[STAT_PPID]),
+        fields[STAT_STATE],
+        int(fields[STAT_TTY]),
     )
 
 
@@ -57,10 +62,17 @@ def is_alive(identity: ProcessId) -> bool:
 
 
 def working_in(directory: Path) -> tuple[Process, ...]:
-    """Processes whose working directory is `directory` or below it: every server starts in its member's directory."""
+    """Processes whose working directory is `directory` or below it: every server starts in its member's directory.
+
+    Not those on a terminal, nor the caller and those above it: somebody who looks around there is no server.
+    """
     prefix = os.path.realpath(directory)  # the kernel names no symbolic links
+    everything = tuple(every())
+    spared = _with_ancestors(os.getpid(), everything)
     found = []
-    for process in every():
+    for process in everything:
+        if process.terminal or process.pid in spared:
+            continue
         try:
             cwd = os.readlink(f"/proc/{process.pid}/cwd")  # noqa: PTH115 - as above
         except OSError:
@@ -68,6 +80,14 @@ def working_in(directory: Path) -> tuple[Process, ...]:
         if cwd == prefix or cwd.startswith(prefix + "/"):
             found.append(process)
     return tuple(found)
+
+
+def _with_ancestors(pid: int, everything: Iterable[Process]) -> frozenset[int]:
+    parents = {process.pid: process.parent for process in everything}
+    found = {pid}
+    while (pid := parents.get(pid, 0)) and pid not in found:
+        found.add(pid)
+    return frozenset(found)
 
 
 def with_descendants(roots: Iterable[int]) -> tuple[Process, ...]:

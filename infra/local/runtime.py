@@ -6,16 +6,19 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, TextIO
+
+from pydantic import ValidationError
 
 from infra.environment import EnvironmentFault
-from infra.local import probe, processes, provision, secrets, servers, tls
+from infra.local import probe, processes, provision, secrets, servers, shard_config, tls
 from infra.local import supervisor as supervision
 from infra.local.account import Account
 from infra.local.environment import LocalEnvironment
@@ -23,6 +26,7 @@ from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
 from infra.local.secrets import Secrets
 from infra.local.servers import Program
 from infra.local.supervisor import Supervisor
+from infra.topology import Topology
 from services.h2o.genmodel import extract_genmodel
 
 POLL_S: Final = 0.05
@@ -32,6 +36,17 @@ LEFTOVER_S: Final = 30.0
 """Postgres' own fast shutdown needs a checkpoint."""
 MIN_FREE_BYTES: Final = 2 * 1024**3
 """Six data directories with WAL and the flights fill about 1.5 GB; a full disk under Postgres is worse."""
+MIN_FREE_AGAIN_BYTES: Final = 512 * 1024**2
+"""An environment that has its data needs room for WAL and logs only."""
+PLAIN_PATH: Final = re.compile(r"[\w./@+%~=-]+")
+"""What every server's configuration carries unquoted: spaces, quotes, commas and comment signs differ in each."""
+
+
+NO_WAY_TO_STATE: Final = 4
+ACCESS_CHECK: Final = (
+    f"import os, sys, services.contracts; sys.exit(0 if os.access(sys.argv[1], os.X_OK) else {NO_WAY_TO_STATE})"
+)
+"""Run as the servers' user: can it import the code, and reach the state directory?"""
 
 
 class Progress(Protocol):
@@ -48,7 +63,7 @@ class Progress(Protocol):
 def locked(plan: LocalPlan) -> Iterator[None]:
     """Hold the environment's lock: one command at a time changes it. The kernel frees it when the holder dies."""
     _make_state(plan)
-    with (plan.state / "lock").open("a+") as lock:
+    with _lock_file(plan) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -63,11 +78,34 @@ def locked(plan: LocalPlan) -> Iterator[None]:
         yield
 
 
+def _lock_file(plan: LocalPlan) -> TextIO:
+    try:
+        return (plan.state / "lock").open("a+")
+    except OSError as error:
+        raise EnvironmentFault(
+            f"{error.filename} cannot be opened: {error.strerror}; run the command as the user who brought "
+            f"{plan.environment} up, or set XDG_STATE_HOME to another place"
+        ) from error
+
+
 def _make_state(plan: LocalPlan) -> None:
-    plan.state.parent.mkdir(parents=True, exist_ok=True)
-    plan.state.mkdir(mode=0o755, exist_ok=True)
-    for directory in (plan.supervisor_dir, plan.undo_dir):
-        directory.mkdir(mode=0o700, exist_ok=True)
+    if not PLAIN_PATH.fullmatch(str(plan.state)):
+        raise EnvironmentFault(
+            f"the state directory's path has a space or another character that server configurations do not carry "
+            f"({plan.state}); set XDG_STATE_HOME to a plain path"
+        )
+    missing = [path for path in (plan.state, *plan.state.parents) if not path.exists()]
+    try:
+        for path in reversed(missing):
+            path.mkdir(exist_ok=True)
+            path.chmod(0o755)  # whatever the umask: as root the servers are another user, who must get through
+        for directory in (plan.supervisor_dir, plan.undo_dir):
+            directory.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"the state directory {plan.state} cannot be made: {error.strerror} ({error.filename}); "
+            "see to its permissions, or set XDG_STATE_HOME to another place"
+        ) from error
 
 
 def up(plan: LocalPlan, progress: Progress) -> None:
@@ -76,6 +114,7 @@ def up(plan: LocalPlan, progress: Progress) -> None:
     _preflight(plan, account)
     supervisor = Supervisor(plan)
     was_up = supervisor.is_up()
+    _same_topology(plan, was_up)
     if not was_up:
         _clear_leftovers(plan, progress)
         _ports_free(plan)
@@ -94,10 +133,43 @@ def _supervise(plan: LocalPlan, supervisor: Supervisor, configuration: str, was_
         (plan.state / "topology.json").write_text(json.dumps(plan.topology.model_dump(mode="json"), indent=2))
         supervisor.launch()
     elif supervisor.config.read_text() != configuration:
+        raise EnvironmentFault(_restart(plan, f"what {plan.environment} runs has changed since it came up"))
+
+
+def _restart(plan: LocalPlan, why: str) -> str:
+    return f"{why}; run `breakwater down {plan.environment}` (it keeps the data), then `up` again"
+
+
+def _same_topology(plan: LocalPlan, was_up: bool) -> None:
+    """Refuse what would leave an environment half old, half new, before any file of it is written."""
+    stored = plan.state / "topology.json"
+    try:
+        before = Topology.model_validate_json(stored.read_bytes())
+    except FileNotFoundError:
+        return
+    except ValidationError as error:
+        if was_up:
+            raise EnvironmentFault(
+                _restart(plan, f"{stored}, which says what runs, does not describe a topology")
+            ) from error
+        return  # `up` writes it anew
+    now = plan.topology
+    # Who may be hurt is read afresh by every experiment; no server knows of it.
+    if was_up and before.model_copy(update={"chaos": now.chaos}) != now:
         raise EnvironmentFault(
-            f"the topology of {plan.environment} has changed since it came up; run `breakwater down "
-            f"{plan.environment}` (it keeps the data), then `up` again"
+            _restart(plan, f"Pulumi.{plan.environment}.yaml has changed since {plan.environment} came up")
         )
+    etcd_data = any((member.directory / "data").exists() for member in plan.of("etcd"))
+    for field, was, wanted in (
+        ("local.port_base", before.local.port_base, now.local.port_base),
+        ("etcd.members", before.etcd.members, now.etcd.members),
+    ):
+        if etcd_data and was != wanted:
+            raise EnvironmentFault(
+                f"breakwater:{field} was {was} and is now {wanted}, but etcd's members keep each other's addresses in "
+                f"their data: set it back in Pulumi.{plan.environment}.yaml, or start over with `breakwater down "
+                f"{plan.environment} --purge`, which deletes all data"
+            )
 
 
 def _start_in_order(
@@ -125,6 +197,8 @@ def _start_in_order(
         )
     progress.begin("schema", "migrations, slots and partitions")
     for shard in shards:
+        if shard_config.configure(plan, shard):
+            progress.note(f"shard {shard} had another configuration than the topology says; it is as written again")
         provision.ensure_database(plan.admin_endpoints(shard), own_secrets)
     start("api")
     progress.done("schema", provision.prepare_shards(plan))
@@ -159,8 +233,30 @@ def down(plan: LocalPlan, progress: Progress) -> bool:
 
 def purge(plan: LocalPlan) -> None:
     """Delete the environment's state, data included. Only after `down`."""
-    if plan.state.exists():
+    try:
         shutil.rmtree(plan.state)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise EnvironmentFault(
+            f"{plan.state} cannot be deleted: {error.strerror} ({error.filename}); run the command as the user who "
+            "brought the environment up"
+        ) from error
+
+
+def heal(plan: LocalPlan) -> tuple[str, ...]:
+    """Undo what experiments left behind, faults and changed configuration alike; one line for each thing undone."""
+    done = list(LocalEnvironment(plan).heal())
+    supervisor = Supervisor(plan)
+    if not supervisor.is_up():
+        return tuple(done)
+    stopped = [s for s in supervisor.states().values() if s.name.endswith("-warden") and s.pid is None]
+    supervisor.start(stopped)
+    done += [f"start {warden.name}" for warden in stopped]
+    for shard in range(plan.topology.postgres.shards):
+        if shard_config.configure(plan, shard):
+            done.append(f"configuration of shard {shard} as the topology says")
+    return tuple(done)
 
 
 def healthy(plan: LocalPlan) -> tuple[probe.Health, ...]:
@@ -179,14 +275,15 @@ def _preflight(plan: LocalPlan, account: Account) -> None:
             "set XDG_STATE_HOME to a shorter path"
         )
     free = shutil.disk_usage(plan.state).free
-    if free < MIN_FREE_BYTES:
+    needed = MIN_FREE_AGAIN_BYTES if plan.members_dir.exists() else MIN_FREE_BYTES
+    if free < needed:
         raise EnvironmentFault(
-            f"{plan.state} has {free / 1e9:.1f} GB free, the environment needs {MIN_FREE_BYTES / 1e9:.1f} GB; "
-            "free some, or set XDG_STATE_HOME to another disk"
+            f"{plan.state} has {free / 1e9:.1f} GB free, the environment needs {needed / 1e9:.1f} GB; free some, or "
+            "set XDG_STATE_HOME to another disk"
         )
     if os.geteuid() == 0:
         check = subprocess.run(
-            [servers.python(), "-c", "import services.contracts"],
+            [servers.python(), "-c", ACCESS_CHECK, str(plan.state)],
             cwd="/",
             env={"PATH": "/usr/bin:/bin"},
             user=account.uid,
@@ -195,6 +292,11 @@ def _preflight(plan: LocalPlan, account: Account) -> None:
             capture_output=True,
             check=False,
         )
+        if check.returncode == NO_WAY_TO_STATE:
+            raise EnvironmentFault(
+                f"the user {account.name}, as whom the servers run, cannot get into {plan.state}: a directory above "
+                "it is closed to others (`chmod o+x` it), or set XDG_STATE_HOME to another place"
+            )
         if check.returncode != 0:
             raise EnvironmentFault(
                 f"the user {account.name}, as whom the servers run, cannot use {servers.python()}; run `make install`, "
@@ -204,7 +306,7 @@ def _preflight(plan: LocalPlan, account: Account) -> None:
 
 def _clear_leftovers(plan: LocalPlan, progress: Progress) -> bool:
     """End servers that outlived their supervisor: they hold ports and data that a new one needs. True if any did."""
-    left = processes.working_in(plan.members_dir)
+    left = processes.working_in(plan.state)
     if not left:
         return False
     progress.note(f"{len(left)} processes outlived their supervisor; stopping them (the data stays)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+from pathlib import Path
 from typing import Final
 
 from cryptography import x509
@@ -11,11 +12,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from infra.environment import EnvironmentFault
 from infra.local.account import Account
 from infra.local.plan import LOOPBACK, LocalPlan
 
 CA_DAYS: Final = 3650
 SERVER_DAYS: Final = 90
+START_OVER: Final = "remove that directory and run `breakwater up` again: clients must then take the new CA"
 RENEW_BEFORE_DAYS: Final = 30
 """`up` renews a certificate with less than this left; the CA stays, so clients need nothing new."""
 
@@ -38,14 +41,9 @@ def ensure(plan: LocalPlan, account: Account) -> None:
         account.write(ca_key_file, _pem(key))
         account.write(plan.ca_file, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
         bundle.unlink(missing_ok=True)
-    if bundle.exists():
-        current = x509.load_pem_x509_certificate(bundle.read_bytes())
-        if current.not_valid_after_utc - now > datetime.timedelta(days=RENEW_BEFORE_DAYS):
-            return
-    ca_key = serialization.load_pem_private_key(ca_key_file.read_bytes(), None)
-    if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
-        raise TypeError(f"{ca_key_file} holds no EC key; remove {plan.tls_dir} and run `breakwater up` again")
-    ca = x509.load_pem_x509_certificate(plan.ca_file.read_bytes())
+    ca, ca_key, current = _read(plan, ca_key_file, bundle)
+    if current and current.not_valid_after_utc - now > datetime.timedelta(days=RENEW_BEFORE_DAYS):
+        return
     key = ec.generate_private_key(ec.SECP256R1())
     names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(LOOPBACK))]
     certificate = (
@@ -63,6 +61,21 @@ def ensure(plan: LocalPlan, account: Account) -> None:
         .sign(ca_key, hashes.SHA256())
     )
     account.write(bundle, certificate.public_bytes(serialization.Encoding.PEM) + _pem(key))
+
+
+def _read(
+    plan: LocalPlan, ca_key_file: Path, bundle: Path
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey, x509.Certificate | None]:
+    """The CA, its key, and the edge's certificate if there is one."""
+    try:
+        ca = x509.load_pem_x509_certificate(plan.ca_file.read_bytes())
+        ca_key = serialization.load_pem_private_key(ca_key_file.read_bytes(), None)
+        current = x509.load_pem_x509_certificate(bundle.read_bytes()) if bundle.exists() else None
+    except (ValueError, TypeError) as error:
+        raise EnvironmentFault(f"{plan.tls_dir} holds a damaged certificate or key; {START_OVER}") from error
+    if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
+        raise EnvironmentFault(f"{ca_key_file} holds no EC key; {START_OVER}")
+    return ca, ca_key, current
 
 
 def _builder(
