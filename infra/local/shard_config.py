@@ -1,0 +1,69 @@
+"""A shard's configuration in etcd, which its members share: made what the topology says, through Patroni's REST."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+import urllib3
+import yaml
+
+from infra.environment import EnvironmentFault
+from infra.local.plan import LOOPBACK, LocalPlan
+from services.postgres.patroni import REST_USER
+
+REST_TIMEOUT_S: Final = 6.0
+"""Patroni asks etcd before it answers, and gives up on etcd after retry_timeout (5 s)."""
+
+
+def configure(plan: LocalPlan, shard: int) -> bool:
+    """Make the shard's configuration what the topology says; True when it was something else.
+
+    Patroni reads its file's part for it only when a shard is first initialised. Later a changed topology, or an
+    experiment that was killed before it could put things back, would go unnoticed.
+    """
+    rendered = yaml.safe_load((plan.of_shard(shard)[0].directory / "patroni.yaml").read_text())
+    wanted = rendered["bootstrap"]["dcs"]
+    if says(_ask(plan, shard, "GET"), wanted):
+        return False
+    change(plan, shard, wanted)
+    return True
+
+
+def change(plan: LocalPlan, shard: int, settings: Mapping[str, Any]) -> None:
+    """Change the shard's configuration; its members take it in their next loop. EnvironmentFault when refused."""
+    _ask(plan, shard, "PATCH", json.dumps(settings).encode())
+
+
+def says(present: object, wanted: object) -> bool:
+    """Whether everything wanted is there, with that value; what else is there is Patroni's own affair."""
+    if isinstance(wanted, Mapping):
+        return isinstance(present, Mapping) and all(says(present.get(key), value) for key, value in wanted.items())
+    return present == wanted
+
+
+def _ask(plan: LocalPlan, shard: int, method: str, body: bytes | None = None) -> object:
+    """Ask the shard's members in turn: any that lives can answer for all."""
+    password = (plan.secrets_dir / "patroni_rest").read_text()
+    trouble = "it has no members"
+    for member in plan.of_shard(shard):
+        try:
+            answer = urllib3.request(
+                method,
+                f"http://{LOOPBACK}:{member.aux_port}/config",
+                body=body,
+                headers=urllib3.make_headers(basic_auth=f"{REST_USER}:{password}"),
+                timeout=REST_TIMEOUT_S,
+                retries=False,
+            )
+            if answer.status == HTTPStatus.OK:
+                return answer.json()
+            trouble = f"{member.name} said {answer.status} {answer.data[:200]!r}"
+        except (urllib3.exceptions.HTTPError, ValueError) as error:
+            trouble = f"{member.name}: {error}"
+    raise EnvironmentFault(
+        f"Patroni of shard {shard} did not carry out {method} /config: {trouble}; see "
+        f"`breakwater status {plan.environment}`"
+    )
