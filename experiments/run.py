@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import urllib3
+from pydantic import ValidationError
 
 from experiments import history, probes
 from experiments.errors import ExperimentError
 from experiments.evidence import EVENTS_FILE, JOURNAL_FILE
 from experiments.faults.shard import read_fault
+from experiments.logs import collect_logs
 from experiments.probes.final_reads import final_reads
 from experiments.probes.samples import write_samples
 from experiments.record import Rates, RunRecord, ShardRecord, WallAnchor, Windows
@@ -105,7 +107,10 @@ def run(order: Order, tell: Tell = lambda _: None) -> Path:
         events.close()
         _collect(environment, directory, record)
         history.merge(directory)
-        _last_record(directory, record, completed).write(directory)
+        final = _last_record(directory, record, completed)
+        final.write(directory)
+        members = [name for shard in record.shards for name in shard.members]
+        collect_logs(directory, final, {name: environment.logs(name) for name in members})
     return directory
 
 
@@ -126,7 +131,12 @@ def _preflight(order: Order, environment: Environment) -> SlotMap:
         raise PreflightFailed(f"{error}; nothing was done") from error
     for member in environment.members("api"):
         _model_is_ready(f"{member.url}/readyz", member.name)
-    order.out.mkdir(parents=True, exist_ok=True)
+    try:
+        order.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PreflightFailed(f"{order.out} cannot be made: {error.strerror}; choose another --out") from error
+    if not os.access(order.out, os.W_OK | os.X_OK):
+        raise PreflightFailed(f"{order.out} cannot be written to; choose another --out")
     disk = os.statvfs(order.out)
     if disk.f_bavail * disk.f_frsize < MIN_FREE_BYTES:
         raise PreflightFailed(f"{order.out} has less than {MIN_FREE_BYTES // 1024**2} MB free; nothing was done")
@@ -138,7 +148,10 @@ def _preflight(order: Order, environment: Environment) -> SlotMap:
             raise PreflightFailed(f"etcd does not answer ({error}); nothing was done") from error
     if found is None:
         raise PreflightFailed(f"{order.environment} has no slot map; run `breakwater up {order.environment}`")
-    return SlotMap.model_validate_json(found.value)
+    try:
+        return SlotMap.model_validate_json(found.value)
+    except ValidationError as error:
+        raise PreflightFailed(f"the slot map in etcd is malformed: {error}; nothing was done") from error
 
 
 def _model_is_ready(url: str, name: str) -> None:

@@ -60,7 +60,7 @@ def record_fault(run_dir: Path, proof: runtime.FaultProof, *, shard: int, old_ti
     )
     (run_dir / FAULT_FILE).write_text(record.model_dump_json(indent=2))
     # The event carries the moment before the first signal, not the moment of writing it down.
-    _say(run_dir, Event(proof.t_ns, monotonic_clock_id(), "fault", "killed", proof.member, {"shard": shard}))
+    _say(run_dir, Event(proof.t_ns, monotonic_clock_id(), "fault", proof.member, "killed", {"shard": shard}))
 
 
 def read_fault(run_dir: Path) -> FaultRecord | None:
