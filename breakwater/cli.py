@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import datetime
 import json
+import signal
 import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from types import FrameType
+from typing import Any, Final, NoReturn
 
 import click
+from rich.markup import escape
 from rich.table import Table
 
 from breakwater import soak as repeated
@@ -25,6 +28,7 @@ from infra.local import runtime
 from infra.local.environment import LocalEnvironment
 from infra.stack import local_plan
 from infra.topology import TopologyError
+from loadtests.plan import LoadError
 from services.coordination.etcd import EtcdError
 from services.etl.errors import EtlError
 from services.featurestore.errors import FeatureStoreError
@@ -39,6 +43,7 @@ KNOWN_FAILURES: Final[tuple[type[Exception], ...]] = (
     EnvironmentFault,
     TopologyError,
     ExperimentError,
+    LoadError,
     FeatureStoreError,
     EtlError,
     H2OError,
@@ -132,8 +137,11 @@ def endpoints(environment: str, as_json: bool) -> None:
 @click.option("-n", "--lines", default=40, show_default=True, type=click.IntRange(1), help="Last lines of each log.")
 def logs(environment: str, member: str, lines: int) -> None:
     """Show the end of a member's logs."""
-    for path in LocalEnvironment(local_plan(environment)).logs(member):
-        console.print(f"[dim]== {path}[/]", soft_wrap=True)
+    found = LocalEnvironment(local_plan(environment)).logs(member)
+    if not found:
+        raise EnvironmentFault(f"{member} of {environment} has no logs yet; run `breakwater up {environment}`")
+    for path in found:
+        console.print(f"[dim]== {escape(str(path))}[/]", soft_wrap=True)
         with path.open(errors="replace") as content:
             for line in content.readlines()[-lines:]:
                 click.echo(line.rstrip("\n"))
@@ -145,10 +153,10 @@ def heal(environment: str) -> None:
     """Undo every fault that an experiment left behind."""
     plan = local_plan(environment)
     with runtime.locked(plan):
-        done = LocalEnvironment(plan).heal()
+        done = runtime.heal(plan)
     for line in done:
         console.print(f"[green]●[/] {line}")
-    console.print(f"{len(done)} faults undone" if done else f"nothing to heal in {environment}")
+    console.print(f"undone: {len(done)}" if done else f"nothing to heal in {environment}")
 
 
 @cli.command()
@@ -157,8 +165,9 @@ def heal(environment: str) -> None:
 def load(environment: str, months: str) -> None:
     """Load the flights of 2013 into the feature store; running it again changes nothing."""
     plan = local_plan(environment)
-    with Steps() as steps:
-        workloads.load(plan, steps, months=_months(months))
+    chosen = _months(months)
+    with runtime.locked(plan), Steps() as steps:
+        workloads.load(plan, steps, months=chosen)
 
 
 def _months(text: str) -> range:
@@ -179,7 +188,7 @@ def _months(text: str) -> range:
 def train(environment: str, seed: int, split: datetime.datetime | None) -> None:
     """Train on a real H2O server and publish the model; the API's replicas pick it up by themselves."""
     plan = local_plan(environment)
-    with Steps() as steps:
+    with runtime.locked(plan), Steps() as steps:
         workloads.train_model(plan, steps, seed=seed, split=split.date() if split else workloads.SPLIT)
         workloads.wait_serving(plan, steps)
 
@@ -339,8 +348,15 @@ def demo(seed: int | None, out: Path) -> None:
     sys.exit(verification.exit_code(finished))
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """As Ctrl-C: load ends, faults are undone, locks are given back."""
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Entry point: every failure a user can meet is one line, everything else is a defect and shows its trace."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as exit_:
@@ -352,5 +368,12 @@ def main() -> None:
         err.print("interrupted; `breakwater status` shows what runs, `breakwater heal` undoes faults")
         sys.exit(EXIT_INTERRUPTED)
     except KNOWN_FAILURES as error:
-        err.print(f"[red]■[/] {error}", soft_wrap=True, markup=True)
-        sys.exit(EXIT_USAGE)
+        _fail(str(error))
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        _fail(f"{error.strerror or error}{where}; see to its permissions, its disk or what else uses it")
+
+
+def _fail(what: str) -> NoReturn:
+    err.print(f"[red]■[/] {escape(' '.join(what.split()))}", soft_wrap=True)
+    sys.exit(EXIT_USAGE)

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Final
 
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 
 COMPONENT_WIDTH: Final = 18
@@ -34,19 +35,20 @@ class Steps:
     def begin(self, component: str, what: str) -> None:
         self._stop()
         if self._console.is_terminal:
-            self._status = self._console.status(f"{component:<{COMPONENT_WIDTH}} {what}")
+            self._status = self._console.status(escape(f"{component:<{COMPONENT_WIDTH}} {what}"))
             self._status.start()
 
     def done(self, component: str, what: str) -> None:
         self._stop()
         now = time.monotonic()
         self._console.print(
-            f"[green]●[/] {component:<{COMPONENT_WIDTH}} {what}  [dim]{now - self._began:.1f} s[/]", soft_wrap=True
+            f"[green]●[/] {escape(f'{component:<{COMPONENT_WIDTH}} {what}')}  [dim]{now - self._began:.1f} s[/]",
+            soft_wrap=True,
         )
         self._began = now
 
     def note(self, text: str) -> None:
-        self.note_line(f"[yellow]![/] {text}")
+        self.note_line(f"[yellow]![/] {escape(text)}")
 
     def note_line(self, text: str) -> None:
         self._stop()

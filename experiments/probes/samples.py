@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from uuid import UUID
 
 import psycopg
 
@@ -25,12 +27,7 @@ def write_samples(shards: Sequence[ShardEndpoints], path: Path, *, seed: int, lo
     total = 0
     with path.open("w") as out:
         for shard in shards:
-            with psycopg.connect(shard.conninfo("read-write", application_name=APPLICATION)) as connection:
-                rows = connection.execute(
-                    "select entity_id, event_time, feature_vector from features where event_time < %s"
-                    " order by md5(entity_id::text || event_time::text || %s) limit %s",
-                    (loaded_before, str(seed), PER_SHARD),
-                ).fetchall()
+            rows = _flights(shard, seed, loaded_before)
             if not rows:
                 raise ExperimentError(f"shard {shard.shard} holds no flights; run `breakwater load` first")
             for entity_id, event_time, features in rows:
@@ -38,3 +35,17 @@ def write_samples(shards: Sequence[ShardEndpoints], path: Path, *, seed: int, lo
                 out.write(json.dumps(line) + "\n")
             total += len(rows)
     return total
+
+
+def _flights(shard: ShardEndpoints, seed: int, loaded_before: str) -> list[tuple[UUID, datetime, dict[str, Any]]]:
+    try:
+        with psycopg.connect(shard.conninfo("read-write", application_name=APPLICATION)) as connection:
+            return connection.execute(
+                "select entity_id, event_time, feature_vector from features where event_time < %s"
+                " order by md5(entity_id::text || event_time::text || %s) limit %s",
+                (loaded_before, str(seed), PER_SHARD),
+            ).fetchall()
+    except psycopg.Error as error:
+        raise ExperimentError(
+            f"shard {shard.shard} does not hand out flights: {error}; see `breakwater status`, then run it again"
+        ) from error
