@@ -16,6 +16,8 @@ from tests.integration.api.redis_server import RedisServer
 pytestmark = pytest.mark.integration
 
 SOON_S = 5.0
+FAST_S = 1.0
+"""A tenth of what 200 lookups would take if each waited for Redis."""
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ async def test_a_killed_redis_costs_nothing_and_is_found_again(cache: ScoreCache
     for number in range(200):
         assert await cache.get(b"%d" % number) is None
         cache.put(b"%d" % number, b"value")
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < FAST_S
     redis.start()
     await until_open(cache)
 
@@ -83,8 +85,8 @@ async def test_a_frozen_redis_is_waited_for_once(cache: ScoreCache, redis: Redis
         assert await cache.get(b"%d" % number) is None
     everything = time.monotonic() - started
     redis.thaw()
-    assert first < 0.5
-    assert everything - first < 0.2
+    assert first < FAST_S
+    assert everything - first < FAST_S
     await until_open(cache)
 
 
