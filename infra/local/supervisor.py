@@ -82,7 +82,8 @@ def configuration(plan: LocalPlan, programs: Sequence[Program], account: Account
             "command=" + " ".join(_quote(word) for word in program.command),
             f"directory={_escape(program.directory)}",
             "environment=" + ",".join(f'{key}="{_escape(value)}"' for key, value in environment.items()),
-            f"stdout_logfile={_escape(program.log)}",
+            # supervisord expands this one twice
+            f"stdout_logfile={_escape(_escape(program.log))}",
             f"stdout_logfile_maxbytes={LOG_BYTES}",
             "redirect_stderr=true",
             "autostart=false",

@@ -1,0 +1,1 @@
+"""Topology, plan and rendered configuration: no servers."""

@@ -1,0 +1,123 @@
+"""What each server is started from: files that the real servers accept, closed to others, and no secret in any argv."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import stat
+import subprocess
+
+import pytest
+import yaml
+
+from infra.local import servers, tls
+from infra.local.account import Account
+from infra.local.plan import LocalPlan
+from infra.local.secrets import Secrets
+from infra.local.servers import Program
+from services.api.settings import Settings
+
+
+@pytest.fixture
+def programs(plan: LocalPlan, own_secrets: Secrets, account: Account) -> tuple[Program, ...]:
+    tls.ensure(plan, account)
+    return servers.prepare(plan, own_secrets, account)
+
+
+def read_etcd(plan: LocalPlan, name: str) -> dict[str, object]:
+    content: dict[str, object] = yaml.safe_load((plan.member(name).directory / "etcd.yaml").read_text())
+    return content
+
+
+def test_every_member_is_supervised_and_programs_have_names_of_their_own(
+    plan: LocalPlan, programs: tuple[Program, ...]
+) -> None:
+    assert len({program.name for program in programs}) == len(programs)
+    assert {program.member for program in programs} == {member.name for member in plan.members}
+    wardens = [program.member for program in programs if program.name.endswith("-warden")]
+    assert wardens == [member.name for member in plan.of("postgres")]
+
+
+def test_no_secret_is_in_argv_or_environment(own_secrets: Secrets, programs: tuple[Program, ...]) -> None:
+    said = " ".join(" ".join((*p.command, *(value for pair in p.environment for value in pair))) for p in programs)
+    for field in dataclasses.fields(own_secrets):
+        assert getattr(own_secrets, field.name) not in said, field.name
+
+
+def test_files_and_directories_of_members_are_closed_to_others(plan: LocalPlan, programs: tuple[Program, ...]) -> None:
+    assert programs
+    for member in plan.members:
+        assert stat.S_IMODE(member.directory.stat().st_mode) == 0o700
+        for path in member.directory.iterdir():
+            assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_a_second_preparation_writes_the_same(
+    plan: LocalPlan, own_secrets: Secrets, account: Account, programs: tuple[Program, ...]
+) -> None:
+    files = [path for path in plan.members_dir.rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    assert servers.prepare(plan, own_secrets, account) == programs
+    assert {path: path.read_bytes() for path in plan.members_dir.rglob("*") if path.is_file()} == before
+
+
+def test_haproxy_accepts_its_configuration(plan: LocalPlan, programs: tuple[Program, ...]) -> None:
+    (edge,) = [program for program in programs if program.member == "edge-0"]
+    checked = subprocess.run(
+        [str(servers.HAPROXY), "-c", "-f", edge.command[-1]], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "WARNING" not in checked.stdout + checked.stderr
+
+
+def test_the_edge_speaks_tls_13_only_and_repeats_predictions_only(plan: LocalPlan) -> None:
+    config = servers.edge_config(plan, plan.member("edge-0"))
+    backend_predict, backend_api = config.split("\nbackend predict\n")[1].split("\nbackend api\n")
+    assert "ssl-min-ver TLSv1.3" in config
+    assert "retry-on conn-failure empty-response response-timeout" in backend_predict
+    assert "retry-on conn-failure\n" in backend_api
+    for replica in plan.of("api"):
+        assert f"server {replica.name} 127.0.0.1:{replica.port} check" in backend_predict
+        assert f"server {replica.name} 127.0.0.1:{replica.port} check" in backend_api
+
+
+def test_etcd_listens_on_loopback_and_knows_all_its_peers(plan: LocalPlan, programs: tuple[Program, ...]) -> None:
+    assert programs
+    for member in plan.of("etcd"):
+        config = read_etcd(plan, member.name)
+        assert config["name"] == member.name
+        assert config["listen-client-urls"] == f"http://127.0.0.1:{member.port}"
+        assert config["listen-peer-urls"] == f"http://127.0.0.1:{member.aux_port}"
+        assert str(config["initial-cluster"]).count("=http://127.0.0.1:") == 3
+        assert config["enable-grpc-gateway"] is True
+
+
+def test_redis_is_a_cache_with_a_password_and_a_limit(
+    plan: LocalPlan, own_secrets: Secrets, programs: tuple[Program, ...]
+) -> None:
+    assert programs
+    lines = (plan.member("redis-0").directory / "redis.conf").read_text().splitlines()
+    assert {"bind 127.0.0.1", "protected-mode yes", "appendonly no", 'save ""', "maxmemory 64mb"} <= set(lines)
+    assert f"requirepass {own_secrets.redis}" in lines
+
+
+def test_replicas_can_read_their_configuration(plan: LocalPlan, programs: tuple[Program, ...]) -> None:
+    assert programs
+    for member in plan.of("api"):
+        settings = Settings.model_validate_json((member.directory / "api.json").read_bytes())
+        assert settings.replica == member.name
+        assert settings.port == member.port
+
+
+def test_members_of_a_shard_share_scope_and_differ_in_address(plan: LocalPlan, programs: tuple[Program, ...]) -> None:
+    assert programs
+    listens = set()
+    for member in plan.of_shard(1):
+        config = yaml.safe_load((member.directory / "patroni.yaml").read_text())
+        warden = json.loads((member.directory / "warden.json").read_text())
+        assert config["scope"] == warden["scope"] == "shard-1"
+        assert config["name"] == warden["member"] == member.name
+        assert config["namespace"] == "/breakwater/unit/patroni/"
+        listens |= {config["postgresql"]["listen"], config["restapi"]["listen"]}
+    assert len(listens) == 6
+    assert all(address.startswith("127.0.0.1:") for address in listens)
