@@ -356,7 +356,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Entry point: every failure a user can meet is one line, everything else is a defect and shows its trace."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` means what it says
+            signal.signal(number, _interrupt)
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as exit_:
@@ -365,7 +366,7 @@ def main() -> None:
         error.show()
         sys.exit(EXIT_USAGE)
     except (KeyboardInterrupt, click.Abort):
-        err.print("interrupted; `breakwater status` shows what runs, `breakwater heal` undoes faults")
+        err.print("interrupted; `breakwater status` shows what runs, `breakwater heal` undoes faults", soft_wrap=True)
         sys.exit(EXIT_INTERRUPTED)
     except KNOWN_FAILURES as error:
         _fail(str(error))
