@@ -90,6 +90,10 @@ class PostgresServer:
         log.close()
         self._wait_ready()
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def kill(self) -> None:
         """SIGKILL to the server and all its backends at once."""
         assert self._process is not None

@@ -88,6 +88,7 @@ class TlsEdge:
         finally:
             self._loop.call_soon_threadsafe(self._end.set)
             thread.join()
+            self._loop.close()
 
     async def _serve(self) -> None:
         self._end = asyncio.Event()
@@ -97,6 +98,10 @@ class TlsEdge:
         self._open.set()
         await self._end.wait()
         server.close()
+        connections = asyncio.all_tasks() - {asyncio.current_task()}
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
