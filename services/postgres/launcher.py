@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from services.postgres.directory import MEMBER_VARIABLE, MemberDirectory, ProcessIdentity
 from services.postgres.errors import ConfigurationInvalid
@@ -17,7 +18,7 @@ HOLD_POLL_S = 0.05
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
 
-def launch(directory: MemberDirectory) -> None:
+def launch(directory: MemberDirectory) -> NoReturn:
     """Never returns. Raises ConfigurationInvalid when the directory is no member's."""
     if not directory.patroni_config.is_file():
         raise ConfigurationInvalid(f"{directory.patroni_config} is missing: render the member's configuration first")
@@ -46,8 +47,11 @@ def own_start_ticks() -> int:
 def main(arguments: list[str]) -> int:
     match arguments:
         case [path]:
-            launch(MemberDirectory(Path(path).resolve()))
-            return 0
+            try:
+                launch(MemberDirectory(Path(path).resolve()))
+            except ConfigurationInvalid as error:
+                sys.stderr.write(f"launcher: {error}\n")
+            return 2
         case _:
             sys.stderr.write("usage: python -m services.postgres.launcher MEMBER_DIRECTORY\n")
             return 2

@@ -185,12 +185,20 @@ def _belongs(pid: int, own_uid: int, data: Path, mark: bytes) -> bool:
     try:
         if home.stat().st_uid != own_uid:
             return False
-        # a server whose program was upgraded under it runs "postgres (deleted)"
-        if (home / "cwd").readlink() == data and (home / "exe").readlink().name.startswith("postgres"):
+        if (home / "cwd").readlink() == data and _is_postgres(home / "exe"):
             return True
         return mark in b"\0" + (home / "environ").read_bytes() + b"\0"
     except OSError:
         return False
+
+
+def _is_postgres(executable: Path) -> bool:
+    """Also true when there is no executable: that process is ending, and has not closed everything yet."""
+    try:
+        # a server whose program was upgraded under it runs "postgres (deleted)"
+        return executable.readlink().name.startswith("postgres")
+    except OSError:
+        return True
 
 
 def _stat(pid: int) -> tuple[str, int] | None:

@@ -1,0 +1,1 @@
+"""Patroni, Postgres, etcd and wardens as real processes, under writes."""
