@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from pydantic import ValidationError
+
 
 class ExperimentError(Exception):
     """Base of everything that experiments raise on purpose; the command line answers it with exit code 3."""
+
+
+def fields(error: ValidationError) -> str:
+    """Every wrong field and why, on one line."""
+    return "; ".join(
+        f"{'.'.join(map(str, item['loc'])) or 'the whole'}: {item['msg'].removeprefix('Value error, ')}"
+        for item in error.errors(include_url=False)
+    )
 
 
 class RunFileError(ExperimentError):

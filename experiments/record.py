@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from experiments.errors import RunFileError
+from experiments.errors import RunFileError, fields
 
 RUN_FILE: Final = "run.json"
 
@@ -126,7 +126,7 @@ class RunRecord(Strict):
         except FileNotFoundError as error:
             raise RunFileError(f"{run_dir} holds no {RUN_FILE}: it is not a run directory") from error
         except ValidationError as error:
-            raise RunFileError(f"{path} does not describe a run: {error}") from error
+            raise RunFileError(f"{path} does not describe a run: {fields(error)}") from error
 
     def write(self, run_dir: Path) -> None:
         """Replace run.json in one step, so that a reader or a power cut never sees half of it."""

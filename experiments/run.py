@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import json
 import os
 import secrets
@@ -20,7 +21,7 @@ import urllib3
 from pydantic import ValidationError
 
 from experiments import history, probes
-from experiments.errors import ExperimentError
+from experiments.errors import ExperimentError, fields
 from experiments.evidence import EVENTS_FILE, JOURNAL_FILE
 from experiments.faults.shard import read_fault
 from experiments.logs import collect_logs
@@ -51,6 +52,8 @@ DEADLINES: Final = Deadlines(predict=1000, write=1000, read=1000)
 LOADED_BEFORE: Final = "2015-01-01"
 """The flights are of 2013; what a run writes itself is of today."""
 LATEST: Final = "latest"
+SETPRIV: Final = "/usr/bin/setpriv"
+"""Of util-linux, which every Debian has."""
 
 
 class PreflightFailed(ExperimentError):
@@ -151,7 +154,7 @@ def _preflight(order: Order, environment: Environment) -> SlotMap:
     try:
         return SlotMap.model_validate_json(found.value)
     except ValidationError as error:
-        raise PreflightFailed(f"the slot map in etcd is malformed: {error}; nothing was done") from error
+        raise PreflightFailed(f"the slot map in etcd is malformed: {fields(error)}; nothing was done") from error
 
 
 def _model_is_ready(url: str, name: str) -> None:
@@ -166,18 +169,25 @@ def _model_is_ready(url: str, name: str) -> None:
 def _make_directory(order: Order) -> Path:
     """A new directory, never an old one; `latest` points at it."""
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
-    directory = order.out / f"{stamp}-{order.scenario.breakwater.id}-{order.variant}-seed{order.seed}"
-    suffix = 1
-    while directory.exists():
-        suffix += 1
-        directory = directory.with_name(f"{directory.name}.{suffix}")
-    (directory / history.PARTS_DIR).mkdir(parents=True)
+    name = f"{stamp}-{order.scenario.breakwater.id}-{order.variant}-seed{order.seed}"
+    for directory in (order.out / f"{name}{suffix}" for suffix in _suffixes()):
+        try:
+            directory.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        break
+    (directory / history.PARTS_DIR).mkdir()
     (directory / "logs").mkdir()
     latest = order.out / LATEST
     fresh = order.out / f".{LATEST}.{os.getpid()}"
     fresh.symlink_to(directory.name)
     fresh.replace(latest)
     return directory
+
+
+def _suffixes() -> Iterator[str]:
+    yield ""
+    yield from (f".{number}" for number in itertools.count(2))
 
 
 def _first_record(order: Order, environment: Environment) -> RunRecord:
@@ -256,6 +266,14 @@ def _write_plan(order: Order, environment: Environment, directory: Path, record:
     return path
 
 
+def ends_with_us(number: signal.Signals) -> tuple[str, ...]:
+    """Words before a command that make the kernel signal it when this process dies, however it dies.
+
+    Otherwise load would run on, and a fault could strike, with nobody left to judge or undo it.
+    """
+    return SETPRIV, "--pdeathsig", number.name.removeprefix("SIG")
+
+
 @contextlib.contextmanager
 def _processes(plan_path: Path, directory: Path) -> Iterator[None]:
     """Load and probes as processes of their own; all of them are gone when this ends, whatever happened."""
@@ -267,7 +285,11 @@ def _processes(plan_path: Path, directory: Path) -> Iterator[None]:
             with (directory / "logs" / f"{name}.log").open("wb") as log:
                 started.append(
                     subprocess.Popen(
-                        command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                        [*ends_with_us(signal.SIGTERM), *command],
+                        env=environment,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        start_new_session=True,
                     )
                 )
         (directory / "processes.json").write_text(
@@ -311,6 +333,7 @@ def _experiment(order: Order, directory: Path, record: RunRecord) -> None:
     source = directory / "experiment.json"
     source.write_text(json.dumps(document, indent=2))
     command = [
+        *ends_with_us(signal.SIGINT),
         *[sys.executable, "-m", "chaostoolkit", "--no-version-check"],
         *["--settings", str(directory / "no-settings.yaml"), "--log-file", str(directory / "logs" / "chaos.log")],
         *["run", "--rollback-strategy", "always", "--journal-path", str(directory / JOURNAL_FILE), str(source)],

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from experiments.errors import ScenarioError
+from experiments.errors import ScenarioError, fields
 from experiments.record import Rates, Strict
 
 SCENARIO_FILE: Final = "scenario.json"
@@ -164,8 +164,10 @@ class Scenario(_Toolkit):
         try:
             # In JSON mode the strict parts take lists for tuples, which is what YAML has.
             return cls.model_validate_json(json.dumps(document))
-        except (TypeError, ValidationError) as error:
+        except TypeError as error:
             raise ScenarioError(f"{where} is not a scenario: {error}") from error
+        except ValidationError as error:
+            raise ScenarioError(f"{where} is not a scenario: {fields(error)}") from error
 
     @classmethod
     def read(cls, path: Path) -> Scenario:

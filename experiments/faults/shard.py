@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from pydantic import ValidationError
 
-from experiments.errors import ExperimentError
+from experiments.errors import ExperimentError, fields
 from experiments.record import FaultRecord, ProcessId
 from infra import environment as runtime
 from infra.stack import open_environment
@@ -70,7 +70,7 @@ def read_fault(run_dir: Path) -> FaultRecord | None:
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        raise ExperimentError(f"{run_dir / FAULT_FILE} is damaged: {error}") from error
+        raise ExperimentError(f"{run_dir / FAULT_FILE} is damaged: {fields(error)}") from error
 
 
 def prove(environment: str, run_dir: str) -> dict[str, Any]:

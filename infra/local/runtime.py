@@ -335,8 +335,9 @@ def _ports_free(plan: LocalPlan) -> None:
                     trial.bind((LOOPBACK, port))
                 except OSError as error:
                     raise EnvironmentFault(
-                        f"port {port}, which {member.name} needs, is taken by a process that is not ours; end it, or "
-                        f"set another breakwater:local port_base in Pulumi.{plan.environment}.yaml ({error})"
+                        f"port {port}, which {member.name} needs, is taken by a process that is not ours ({error}); "
+                        f"end it, or before the first `up` set another breakwater:local port_base in "
+                        f"Pulumi.{plan.environment}.yaml"
                     ) from error
 
 

@@ -1,0 +1,128 @@
+"""Controls: the defect stands where it must, the way back is there, and disagreements are seen and only they."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+
+import pytest
+
+from experiments.checkers.finding import Exhibit, Finding, Verdict
+from experiments.controls.catalogue import ACTIONS, CONTROLS, Control, Insertion, disagreements, seeded
+from experiments.scenario import Scenario
+from experiments.verdict import Judged, Judgement
+from tests.unit.experiments.judging import judge_synthetic
+from tests.unit.experiments.synthetic_run import SCENARIO
+
+S01 = Scenario.read(SCENARIO)
+BY_NAME = {control.name: control for control in CONTROLS}
+
+
+def names(scenario: Scenario) -> list[str]:
+    return [activity.name for activity in scenario.method]
+
+
+def placed(*insertions: Insertion) -> Scenario:
+    return seeded(S01, Control("unit", "a test's own", insertions, {}, 1))
+
+
+@pytest.mark.parametrize("at", range(len(S01.method)))
+def test_an_action_goes_before_after_or_instead_of_the_activity_that_it_names(at: int) -> None:
+    where = S01.method[at].name
+    original = names(S01)
+    assert names(placed(Insertion("before", where, "a_defect", {}))) == [
+        *original[:at], "a defect", *original[at:]
+    ]  # fmt: skip
+    assert names(placed(Insertion("after", where, "a_defect", {}))) == [
+        *original[: at + 1], "a defect", *original[at + 1 :]
+    ]  # fmt: skip
+    instead = placed(Insertion("instead", where, "a_defect", {"x": 1}))
+    assert names(instead) == original
+    assert instead.method[at].provider.func == "a_defect"
+    assert instead.method[at].provider.arguments == {"x": 1}
+
+
+def test_several_insertions_keep_their_places() -> None:
+    both = placed(Insertion("before", "kill the primary", "one", {}), Insertion("after", "kill the primary", "two", {}))
+    at = names(both).index("kill the primary")
+    assert names(both)[at - 1 : at + 2] == ["one", "kill the primary", "two"]
+
+
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.name)
+def test_seeding_leaves_the_scenario_and_its_promises_untouched(control: Control) -> None:
+    before = S01.model_dump_json()
+    changed = seeded(S01, control)
+    assert S01.model_dump_json() == before
+    assert changed.breakwater == S01.breakwater
+    assert changed.method != S01.method
+
+
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.name)
+def test_the_way_back_is_added_to_the_rollbacks_and_none_is_lost(control: Control) -> None:
+    rollbacks = seeded(S01, control).rollbacks
+    assert rollbacks[: len(S01.rollbacks)] == S01.rollbacks
+    assert [entry.provider.func for entry in rollbacks[len(S01.rollbacks) :]] == [func for func, _ in control.undo]
+
+
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.name)
+def test_a_control_names_what_exists(control: Control) -> None:
+    module = importlib.import_module(ACTIONS)
+    for func in [*(insertion.func for insertion in control.insertions), *(func for func, _ in control.undo)]:
+        assert callable(getattr(module, func))
+    assert set(control.expected) | set(control.minimum) <= {promise.id for promise in S01.breakwater.promises}
+    assert Scenario.parse(seeded(S01, control).document(), "seeded") == seeded(S01, control)
+
+
+def judged(**findings: Finding) -> Judgement:
+    """A kept run whose named promises were judged otherwise."""
+    whole = judge_synthetic()
+    changed = {name.replace("_", "-"): finding for name, finding in findings.items()}
+    entries = tuple(Judged(entry.promise, changed.get(entry.promise.id, entry.finding)) for entry in whole.judged)
+    return dataclasses.replace(whole, judged=entries)
+
+
+def said(verdict: Verdict, value: float | None = None, *rows: tuple[int, ...]) -> Finding:
+    shown = (Exhibit("lost", ("key",), rows, len(rows)),)
+    return Finding(value, 0, verdict, 1, "writes", "a test's reason", shown)
+
+
+def test_a_suite_that_detects_the_defect_agrees() -> None:
+    lost = said(Verdict.FALSE, 1, (7,))
+    assert disagreements(BY_NAME["deleted-row"], judged(lost_writes=lost)) == []
+
+
+def test_a_suite_that_sees_nothing_disagrees_in_verdict_size_exit_code_and_key() -> None:
+    wrong = disagreements(BY_NAME["deleted-row"], judged(lost_writes=said(Verdict.TRUE, 0)))
+    assert wrong == [
+        "lost-writes is true, must be false: a test's reason",
+        "lost-writes measured 0, must be at least 1",
+        "exit code 0, must be 1",
+        "no lost key is named",
+    ]
+
+
+def test_a_defect_found_too_small_disagrees() -> None:
+    few = said(Verdict.FALSE, 3, (1,), (2,), (3,))
+    assert disagreements(BY_NAME["asynchronous"], judged(lost_writes=few)) == [
+        "lost-writes measured 3, must be at least 50"
+    ]
+
+
+def test_a_loss_without_a_number_or_a_key_disagrees() -> None:
+    assert disagreements(BY_NAME["deleted-row"], judged(lost_writes=said(Verdict.FALSE))) == [
+        "lost-writes measured None, must be at least 1",
+        "no lost key is named",
+    ]
+
+
+def test_unknown_is_not_false_and_false_is_not_unknown() -> None:
+    unproven = judged(fault_proven=said(Verdict.FALSE), next_ack=said(Verdict.UNKNOWN))
+    assert disagreements(BY_NAME["no-fault"], unproven) == [
+        "fault-proven is false, must be unknown: a test's reason",
+        "exit code 1, must be 2",
+    ]
+
+
+def test_what_a_control_does_not_name_may_say_what_it_likes() -> None:
+    judgement = judged(predictions=said(Verdict.FALSE), writes_attempted=said(Verdict.UNKNOWN))
+    assert disagreements(BY_NAME["frozen-edge"], judgement) == []

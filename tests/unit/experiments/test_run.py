@@ -1,0 +1,204 @@
+"""The parts of a run that need no servers: its directory, its first and its last record."""
+
+from __future__ import annotations
+
+import datetime
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from experiments import run as runs
+from experiments.errors import ExperimentError
+from experiments.evidence import EVENTS_FILE
+from experiments.faults.shard import FAULT_FILE, record_fault
+from experiments.record import RunRecord
+from experiments.scenario import Scenario
+from infra.environment import FaultProof, ProcessId
+from services.contracts.events import Event, EventLog, monotonic_clock_id
+from tests.unit.experiments.synthetic_run import SCENARIO
+
+S = 1_000_000_000
+
+
+class Idle:
+    """An environment of two shards that does nothing."""
+
+    def members(self, component: str | None = None) -> tuple[Any, ...]:
+        return tuple(SimpleNamespace(name=name) for name in ("etcd-0", "shard-0-0", "shard-1-0"))
+
+    def shards(self) -> tuple[Any, ...]:
+        return tuple(
+            SimpleNamespace(shard=shard, hosts=(SimpleNamespace(name=f"shard-{shard}-0"),)) for shard in (0, 1)
+        )
+
+
+def order(out: Path, **options: Any) -> runs.Order:
+    return runs.Order("unit", Scenario.read(SCENARIO), "server-killed", 7, out, **options)
+
+
+def first(out: Path, **options: Any) -> RunRecord:
+    return runs._first_record(order(out, **options), Idle())  # type: ignore[arg-type]
+
+
+def note(directory: Path, t_s: int, source: str, kind: str) -> None:
+    log = EventLog(directory / EVENTS_FILE)
+    log.append(Event(t_s * S, monotonic_clock_id(), source, None, kind))
+    log.close()
+
+
+def strike(directory: Path, t_s: int) -> None:
+    victim = ProcessId(1, 2, "postgres")
+    proof = FaultProof("shard-1-0", "server", "SIGKILL", True, t_s * S, (victim,), True, "seen by a test")
+    record_fault(directory, proof, shard=1, old_timeline=3)
+
+
+# The directory.
+
+
+def test_a_directory_says_when_and_what_and_latest_points_at_it(tmp_path: Path) -> None:
+    directory = runs._make_directory(order(tmp_path / "runs"))
+    assert directory.name.endswith("-S-01-server-killed-seed7")
+    assert directory.name.startswith(datetime.datetime.now(datetime.UTC).strftime("%Y%m"))
+    assert (tmp_path / "runs" / "latest").resolve() == directory.resolve()
+    assert (directory / "parts").is_dir()
+    assert (directory / "logs").is_dir()
+
+
+def test_no_directory_is_ever_used_twice(tmp_path: Path) -> None:
+    made = [runs._make_directory(order(tmp_path)) for _ in range(5)]
+    assert len(set(made)) == 5
+    assert (tmp_path / "latest").resolve() == made[-1].resolve()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*(path.name for path in made), "latest"])
+
+
+def test_what_was_in_a_directory_stays(tmp_path: Path) -> None:
+    before = runs._make_directory(order(tmp_path))
+    (before / "verdict.json").write_text("kept")
+    runs._make_directory(order(tmp_path))
+    assert (before / "verdict.json").read_text() == "kept"
+
+
+# The first record.
+
+
+def test_without_a_rate_the_scenarios_rates_hold(tmp_path: Path) -> None:
+    assert first(tmp_path).rates == Scenario.read(SCENARIO).breakwater.load.rates
+
+
+def test_a_rate_scales_everything_alike(tmp_path: Path) -> None:
+    given = Scenario.read(SCENARIO).breakwater.load.rates
+    scaled = first(tmp_path, rate=given.predict / 4).rates
+    for name, value in given.model_dump().items():
+        assert getattr(scaled, name) == pytest.approx(value / 4)
+
+
+def test_the_first_record_names_the_members_and_claims_nothing(tmp_path: Path) -> None:
+    record = first(tmp_path)
+    assert record.members == ("etcd-0", "shard-0-0", "shard-1-0")
+    assert [(shard.shard, shard.members) for shard in record.shards] == [(0, ("shard-0-0",)), (1, ("shard-1-0",))]
+    assert record.fault is None
+    assert record.windows.whole is None
+    assert not record.completed
+    assert len(record.run_id) == 16
+    assert first(tmp_path).run_id != record.run_id
+
+
+# The last record.
+
+
+def test_windows_run_from_phase_to_phase(tmp_path: Path) -> None:
+    note(tmp_path, 10, "run", "baseline")
+    strike(tmp_path, 40)
+    note(tmp_path, 60, "fault", "started")
+    note(tmp_path, 90, "run", "recovered")
+    note(tmp_path, 95, "run", "finished")
+    record = runs._last_record(tmp_path, first(tmp_path), True)
+    assert record.windows.baseline == (10 * S, 40 * S)
+    assert record.windows.fault == (40 * S, 60 * S)
+    assert record.windows.recovery == (60 * S, 90 * S)
+    assert record.completed
+    assert record.fault is not None
+    assert record.fault.member == "shard-1-0"
+
+
+def test_a_run_cut_off_in_recovery_ends_with_its_end(tmp_path: Path) -> None:
+    note(tmp_path, 10, "run", "baseline")
+    strike(tmp_path, 40)
+    note(tmp_path, 60, "fault", "started")
+    note(tmp_path, 70, "run", "finished")
+    record = runs._last_record(tmp_path, first(tmp_path), False)
+    assert record.windows.recovery == (60 * S, 70 * S)
+    assert not record.completed
+
+
+def test_a_run_cut_off_in_the_fault_has_no_fault_window(tmp_path: Path) -> None:
+    note(tmp_path, 10, "run", "baseline")
+    strike(tmp_path, 40)
+    note(tmp_path, 45, "run", "finished")
+    windows = runs._last_record(tmp_path, first(tmp_path), False).windows
+    assert windows.baseline == (10 * S, 40 * S)
+    assert windows.fault is None
+    assert windows.recovery is None
+
+
+def test_a_run_without_a_fault_has_no_windows(tmp_path: Path) -> None:
+    note(tmp_path, 10, "run", "baseline")
+    note(tmp_path, 45, "run", "finished")
+    record = runs._last_record(tmp_path, first(tmp_path), False)
+    assert record.windows.whole is None
+    assert record.fault is None
+
+
+def test_marks_of_other_observers_are_no_phases(tmp_path: Path) -> None:
+    note(tmp_path, 10, "run", "baseline")
+    note(tmp_path, 11, "prober", "baseline")
+    strike(tmp_path, 40)
+    note(tmp_path, 50, "warden", "started")
+    windows = runs._last_record(tmp_path, first(tmp_path), False).windows
+    assert windows.baseline == (10 * S, 40 * S)
+    assert windows.fault is None
+
+
+def test_a_damaged_fault_file_is_one_clear_line(tmp_path: Path) -> None:
+    note(tmp_path, 10, "run", "baseline")
+    (tmp_path / FAULT_FILE).write_text('{"component": ')
+    with pytest.raises(ExperimentError, match=r"fault\.json is damaged") as refused:
+        runs._last_record(tmp_path, first(tmp_path), False)
+    assert "\n" not in str(refused.value)
+
+
+# What a run starts.
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_a_run_starts_gets_a_signal_when_the_run_is_killed(tmp_path: Path, number: signal.Signals) -> None:
+    said = tmp_path / "said"
+    child = (
+        "import signal, sys, time\n"
+        "def end(number, _): open(sys.argv[1], 'a').write(f'got {number}'); sys.exit()\n"
+        f"signal.signal({number.value}, end); open(sys.argv[1], 'w').write('ready '); time.sleep(60)"
+    )
+    words = [*runs.ends_with_us(number), sys.executable, "-c", child, str(said)]
+    parent = subprocess.Popen(
+        [sys.executable, "-c", f"import subprocess; subprocess.Popen({words!r}, start_new_session=True).wait()"]
+    )
+    try:
+        _until(lambda: said.exists() and said.read_text() == "ready ")
+    finally:
+        parent.kill()
+        parent.wait()
+    _until(lambda: said.read_text() == f"ready got {number.value}")
+
+
+def _until(test: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not test():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
