@@ -79,7 +79,7 @@ def _postgres(plan: LocalPlan, member: MemberPlan) -> Health:
     seen: dict[str, Any] = next((m for m in cluster.get("members", []) if m.get("name") == member.name), {})
     lag = seen.get("lag")
     healthy = own.get("state") == "running" and (role == "primary" or state == "streaming")
-    if role == "replica" and (own.get("sync_standby") or own.get("quorum_standby")):
+    if role == "replica" and _is_synchronous(own):
         role = "sync replica"
     return Health(
         member.name,
@@ -120,19 +120,33 @@ _ASK: Final = {"etcd": _etcd, "postgres": _postgres, "redis": _redis, "api": _ap
 
 
 def shard_state(plan: LocalPlan, shard: int) -> ShardState:
-    """Ask the shard's members in turn until one tells the whole cluster; primary None when nobody answers."""
-    for member in plan.of_shard(shard):
-        try:
-            _, cluster = get_json(f"http://{LOOPBACK}:{member.aux_port}/cluster")
-        except (OSError, urllib3.exceptions.HTTPError):
-            continue
-        members = cluster.get("members", [])
-        primary = next((m for m in members if m.get("role") in {"leader", "master", "primary"}), None)
-        return ShardState(
-            shard=shard,
-            primary=primary["name"] if primary and primary.get("state") == "running" else None,
-            timeline=primary.get("timeline") if primary else None,
-            streaming=frozenset(m["name"] for m in members if m.get("state") == "streaming"),
-            synchronous=frozenset(m["name"] for m in members if m.get("role") in {"sync_standby", "quorum_standby"}),
-        )
-    return ShardState(shard, None, None, frozenset(), frozenset())
+    """Ask every member of the shard about itself; primary None when none says that it is.
+
+    What one member says of others is not taken: it comes from etcd and outlives a crash by the lease's ttl.
+    """
+    answers = {member.name: _own_state(member) for member in plan.of_shard(shard)}
+    primary = next((name for name, own in answers.items() if _is_primary(own)), None)
+    replicas = {name: own for name, own in answers.items() if name != primary}
+    return ShardState(
+        shard=shard,
+        primary=primary,
+        timeline=answers[primary].get("timeline") if primary else None,
+        streaming=frozenset(name for name, own in replicas.items() if own.get("replication_state") == "streaming"),
+        synchronous=frozenset(name for name, own in replicas.items() if _is_synchronous(own)),
+    )
+
+
+def _own_state(member: MemberPlan) -> dict[str, Any]:
+    """Patroni's live word on its own server; empty when it does not answer."""
+    try:
+        return get_json(f"http://{LOOPBACK}:{member.aux_port}/patroni")[1]
+    except (OSError, urllib3.exceptions.HTTPError):
+        return {}
+
+
+def _is_primary(own: dict[str, Any]) -> bool:
+    return own.get("role") in {"primary", "master"} and own.get("state") == "running"
+
+
+def _is_synchronous(own: dict[str, Any]) -> bool:
+    return bool(own.get("sync_standby") or own.get("quorum_standby"))
