@@ -239,8 +239,8 @@ def purge(plan: LocalPlan) -> None:
         return
     except OSError as error:
         raise EnvironmentFault(
-            f"{plan.state} cannot be deleted: {error.strerror} ({error.filename}); run the command as the user who "
-            "brought the environment up"
+            f"{plan.state} cannot be deleted: {error.strerror or error} ({error.filename}); run the command as the "
+            "user who brought the environment up, or delete it by hand"
         ) from error
 
 
