@@ -37,31 +37,29 @@ class CommitWarnings:
 def session(
     shard: ShardEndpoints, *, application_name: str, target: SessionTarget = "read-write"
 ) -> Iterator[psycopg.Connection]:
-    """An autocommit connection to the shard's primary (or `target`); ShardUnavailable when none answers."""
+    """An autocommit connection to the shard's primary (or `target`).
+
+    ShardUnavailable when none answers, or when the server is lost or refuses to go on inside the block; whatever
+    transaction was open is rolled back.
+    """
     try:
-        connection = psycopg.connect(shard.conninfo(target, application_name=application_name), autocommit=True)
+        with psycopg.connect(shard.conninfo(target, application_name=application_name), autocommit=True) as connection:
+            yield connection
     except psycopg.OperationalError as error:
-        raise ShardUnavailable(shard.shard, f"no member accepts a {target} session: {error}") from error
-    with connection:
-        yield connection
+        raise ShardUnavailable(shard.shard, f"{target} session: {error}") from error
 
 
 @contextmanager
 def transaction(shard: ShardEndpoints, *, application_name: str) -> Iterator[psycopg.Connection]:
     """One transaction on the primary; leaving the block means that it is durable on a standby too.
 
-    Raises CommitUnknown when COMMIT brought a warning or no answer, ShardUnavailable when no primary answers.
+    Raises CommitUnknown when COMMIT brought a warning or no answer, ShardUnavailable when it was not reached.
     """
     with session(shard, application_name=application_name) as connection:
         warnings = CommitWarnings()
         connection.add_notice_handler(warnings)
         connection.execute("begin")
-        try:
-            yield connection
-        except BaseException:
-            if not connection.closed:
-                connection.execute("rollback")
-            raise
+        yield connection
         warnings.clear()
         try:
             connection.execute("commit")

@@ -244,8 +244,10 @@ class FeatureStore:
     async def _revision(self, lane: _Lane) -> str | None:
         try:
             rows = await self._query(lane, REVISION, (), primary=False)
-        except psycopg.errors.UndefinedTable:
-            return None
+        except ShardUnavailable as error:
+            if isinstance(error.__cause__, psycopg.errors.UndefinedTable):
+                return None
+            raise
         return str(rows[0][0]) if rows else None
 
     async def _query(self, lane: _Lane, query: str, parameters: Sequence[Any], *, primary: bool) -> list[TupleRow]:
@@ -256,6 +258,9 @@ class FeatureStore:
                 return await self._to_its_end(_fetch(pool, connection, query, parameters))
             except psycopg.OperationalError as error:
                 last_error = error
+            except psycopg.Error as error:
+                # a standby, for one, that has not replayed a migration yet
+                raise ShardUnavailable(lane.shard, str(error)) from error
         raise ShardUnavailable(lane.shard, str(last_error)) from last_error
 
     async def _to_its_end(self, work: Awaitable[Result]) -> Result:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import pytest
+import uvloop
 
 from services.contracts.shards import ShardEndpoints
 from services.contracts.slots import SlotMap
@@ -21,6 +23,11 @@ from tests.integration.featurestore.servers import Postgres
 
 TEMPLATE: Final = "features_template"
 _numbers = itertools.count()
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The API's own event loop: giving up a connection and psycopg's waiting depend on it."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")

@@ -113,7 +113,7 @@ class Postgres:
         self._run("pg_ctl", "promote", "--wait", "--pgdata", str(self.data))
 
     def destroy(self) -> None:
-        """Kill the server and remove its data; for the first of a pair, the directory of both."""
+        """Kill the server and remove its directory, which those that follow it share: kill them first."""
         if self._process is not None:
             self.kill()
         shutil.rmtree(self.home, ignore_errors=True)

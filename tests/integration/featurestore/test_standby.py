@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -30,14 +31,26 @@ def pair() -> Iterator[Pair]:
     try:
         primary.create_database("features")
         standby = primary.follow("shard-0-1")
-        shard = primary.endpoints(0, "features", standby)
-        apply([shard])
-        ensure_partitions([shard], standing_months(datetime.now(UTC).date()))
-        apply_slot_map([shard], SlotMap.even(1))
-        yield primary, standby, shard
-        standby.destroy()
+        try:
+            shard = primary.endpoints(0, "features", standby)
+            apply([shard])
+            ensure_partitions([shard], standing_months(datetime.now(UTC).date()))
+            apply_slot_map([shard], SlotMap.even(1))
+            wait_replayed(primary, standby)
+            yield primary, standby, shard
+        finally:
+            standby.kill()
     finally:
         primary.destroy()
+
+
+def wait_replayed(primary: Postgres, standby: Postgres) -> None:
+    """Return when the standby shows all that the primary has committed."""
+    with primary.superuser() as there, standby.superuser() as here:
+        written = there.execute("select pg_current_wal_lsn()").fetchone()
+        assert written is not None
+        while here.execute("select pg_last_wal_replay_lsn() >= %s", written).fetchone() != (True,):
+            time.sleep(0.01)
 
 
 async def eventually_fresh(store: FeatureStore, entity: object) -> FeatureRow:
