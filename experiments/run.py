@@ -52,8 +52,9 @@ DEADLINES: Final = Deadlines(predict=1000, write=1000, read=1000)
 LOADED_BEFORE: Final = "2015-01-01"
 """The flights are of 2013; what a run writes itself is of today."""
 LATEST: Final = "latest"
+ENV: Final = "/usr/bin/env"
 SETPRIV: Final = "/usr/bin/setpriv"
-"""Of util-linux, which every Debian has."""
+"""Of coreutils and util-linux, which every Debian has."""
 
 
 class PreflightFailed(ExperimentError):
@@ -269,9 +270,11 @@ def _write_plan(order: Order, environment: Environment, directory: Path, record:
 def ends_with_us(number: signal.Signals) -> tuple[str, ...]:
     """Words before a command that make the kernel signal it when this process dies, however it dies.
 
-    Otherwise load would run on, and a fault could strike, with nobody left to judge or undo it.
+    Otherwise load would run on, and a fault could strike, with nobody left to judge or undo it. A shell starts what it
+    puts into the background with SIGINT ignored, which children would inherit.
     """
-    return SETPRIV, "--pdeathsig", number.name.removeprefix("SIG")
+    name = number.name.removeprefix("SIG")
+    return ENV, f"--default-signal={name}", SETPRIV, "--pdeathsig", name
 
 
 @contextlib.contextmanager

@@ -183,12 +183,16 @@ def test_what_a_run_starts_gets_a_signal_when_the_run_is_killed(tmp_path: Path, 
     child = (
         "import signal, sys, time\n"
         "def end(number, _): open(sys.argv[1], 'a').write(f'got {number}'); sys.exit()\n"
+        f"assert signal.getsignal({number.value}) is not signal.SIG_IGN\n"
         f"signal.signal({number.value}, end); open(sys.argv[1], 'w').write('ready '); time.sleep(60)"
     )
     words = [*runs.ends_with_us(number), sys.executable, "-c", child, str(said)]
-    parent = subprocess.Popen(
-        [sys.executable, "-c", f"import subprocess; subprocess.Popen({words!r}, start_new_session=True).wait()"]
+    # In the background of a shell script SIGINT is ignored, and what is ignored is inherited.
+    begin = (
+        "import signal, subprocess; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+        f"subprocess.Popen({words!r}, start_new_session=True).wait()"
     )
+    parent = subprocess.Popen([sys.executable, "-c", begin])
     try:
         _until(lambda: said.exists() and said.read_text() == "ready ")
     finally:
