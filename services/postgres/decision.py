@@ -81,29 +81,35 @@ class Suspicion:
     """Since when Patroni has been silent, counting only time in which the warden watched and the member could run.
 
     Times are monotonic seconds. `in_vain` is the probe's count of unanswered questions at the last look, `discounted`
-    what it was when the suspicion began anew: those say nothing.
+    what it was when the suspicion began anew: those say nothing. `heard` is whether it ever answered this warden.
     """
 
     since_s: float
     looked_s: float
     in_vain: int
     discounted: int
+    heard: bool
 
     @classmethod
-    def anew(cls, now_s: float, in_vain: int) -> Suspicion:
-        return cls(since_s=now_s, looked_s=now_s, in_vain=in_vain, discounted=in_vain)
+    def first(cls, now_s: float) -> Suspicion:
+        return cls(since_s=now_s, looked_s=now_s, in_vain=0, discounted=0, heard=False)
+
+    def anew(self, now_s: float, in_vain: int) -> Suspicion:
+        """Begin again now; what was asked in vain before does not count."""
+        return Suspicion(since_s=now_s, looked_s=now_s, in_vain=in_vain, discounted=in_vain, heard=self.heard)
 
     def look(self, now_s: float, *, answered_s: float, in_vain: int, stopped: bool) -> Suspicion:
-        """One look at the clock: `answered_s` is when Patroni last answered, `in_vain` how often it has not since."""
+        """One look at the clock: `answered_s` says when Patroni last answered, `in_vain` how often not since then."""
         if stopped or now_s - self.looked_s > CLOCK_GAP_S:
-            return Suspicion.anew(now_s, in_vain)
+            return self.anew(now_s, in_vain)
         if answered_s > self.since_s:
-            return Suspicion(since_s=answered_s, looked_s=now_s, in_vain=in_vain, discounted=0)
+            return Suspicion(since_s=answered_s, looked_s=now_s, in_vain=in_vain, discounted=0, heard=True)
         return replace(self, looked_s=now_s, in_vain=in_vain)
 
     def silence_s(self, now_s: float) -> float:
         return now_s - self.since_s
 
     def silent(self, now_s: float, fence_after_s: float) -> bool:
-        """Whether Patroni was asked often enough and did not answer for that long."""
-        return self.silence_s(now_s) >= fence_after_s and self.in_vain - self.discounted >= MIN_UNANSWERED
+        """Whether Patroni, which used to answer, was asked often enough and did not answer for that long."""
+        asked_enough = self.in_vain - self.discounted >= MIN_UNANSWERED
+        return self.heard and asked_enough and self.silence_s(now_s) >= fence_after_s

@@ -114,7 +114,7 @@ class Warden:
         self._patroni: ProcessHandle | None = None
         self._seen = NOBODY
         self._segments: set[Segment] = set()
-        self._suspicion = Suspicion.anew(time.monotonic(), 0)
+        self._suspicion = Suspicion.first(time.monotonic())
         self._release_sent = False
 
     def run(self, stop: threading.Event) -> None:
@@ -158,7 +158,7 @@ class Warden:
             self._seen = NOBODY
             self._segments = set()
             self._release_sent = False
-            self._suspicion = Suspicion.anew(time.monotonic(), self._probe.answers.unanswered)
+            self._suspicion = self._suspicion.anew(time.monotonic(), self._probe.answers.unanswered)
             self._journal.say("patroni_seen", pid=handle.identity.pid)
         return handle
 
@@ -191,7 +191,7 @@ class Warden:
         processes = member_processes(self._directory, without=patroni.identity)
         stopped = patroni.stopped() and all_stopped(processes)
         if stopped:
-            self._suspicion = Suspicion.anew(now_s, answers.unanswered)
+            self._suspicion = looked.anew(now_s, answers.unanswered)
         decision = decide(
             Facts(
                 patroni=Patroni.ALIVE,

@@ -86,11 +86,14 @@ def test_a_refusal_says_why(facts: Facts, decision: str) -> None:
     assert decide(facts) == Decision(Action.NOTHING, decision)
 
 
+HEARD = Suspicion(since_s=0.0, looked_s=0.0, in_vain=0, discounted=0, heard=True)
+
+
 def silence(
     seconds: float, *, step_s: float = 0.25, stopped_at: float | None = None, in_vain_per_s: float = 1.0
 ) -> tuple[Suspicion, float]:
     """Suspicion after that much silence with looks every `step_s`; the last answer came at time 0."""
-    suspicion, now = Suspicion.anew(0.0, 0), 0.0
+    suspicion, now = HEARD, 0.0
     while now < seconds:
         now += step_s
         stopped = stopped_at is not None and abs(now - stopped_at) < step_s / 2
@@ -110,6 +113,18 @@ def test_silence_counts_from_the_last_answer() -> None:
 def test_a_warden_that_did_not_ask_has_heard_nothing() -> None:
     suspicion, now = silence(60.0, in_vain_per_s=(MIN_UNANSWERED - 1) / 60.0)
     assert not suspicion.silent(now, FENCE_AFTER_S)
+
+
+def test_a_patroni_that_never_answered_is_not_silent() -> None:
+    """A warden that asks at the wrong address must not kill a healthy primary for it."""
+    suspicion, now = Suspicion.first(0.0), 0.0
+    while now < 10 * FENCE_AFTER_S:
+        now += 1.0
+        suspicion = suspicion.look(now, answered_s=0.0, in_vain=int(now), stopped=False)
+    assert not suspicion.silent(now, FENCE_AFTER_S)
+    answered = suspicion.look(now + 1.0, answered_s=now + 0.5, in_vain=0, stopped=False)
+    assert answered.heard
+    assert answered.anew(now, 0).heard
 
 
 def test_a_paused_member_starts_anew_when_it_resumes() -> None:
