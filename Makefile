@@ -46,7 +46,7 @@ soak: install ## S-01 with ten seeds (twenty kills) as rows of docs/results/, th
 	$(BIN)/breakwater load local
 	$(BIN)/breakwater train local
 	status=0
-	$(BIN)/python -m breakwater.soak || status=$$?
+	$(BIN)/breakwater soak local || status=$$?
 	$(BIN)/breakwater controls local || status=1
 	exit $$status
 

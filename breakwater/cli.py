@@ -16,10 +16,10 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from breakwater import soak as repeated
 from breakwater import verification, workloads
 from breakwater.console import Steps, err
 from breakwater.console import out as console
+from breakwater.soak import soak
 from experiments import run as runs
 from experiments.errors import ExperimentError
 from experiments.report import terminal
@@ -284,36 +284,7 @@ def controls(environment: str, names: tuple[str, ...], seed: int | None, out: Pa
     sys.exit(1 if wrong else 0)
 
 
-@cli.command()
-@click.argument("environment", default="local")
-@click.option("--scenario", "name", default="S-01", show_default=True)
-@click.option("--runs", "repetitions", default=20, show_default=True, type=click.IntRange(1))
-@click.option("--seed", default=None, type=click.IntRange(0), help="The seeds of all runs follow from it.")
-@click.option("--out", default="runs/soak", show_default=True, type=click.Path(path_type=Path, file_okay=False))
-@click.option(
-    "--results",
-    default="docs/results/soak.csv",
-    show_default=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Each run is added as a row.",
-)
-def soak(environment: str, name: str, repetitions: int, seed: int | None, out: Path, results: Path) -> None:
-    """Run a scenario many times with other seeds. Exits with the worst verdict."""
-    plan = local_plan(environment)
-    finished = []
-    with runtime.locked(plan):
-        chosen = verification.new_seed() if seed is None else seed
-        for done in repeated.soak(environment, name, repetitions=repetitions, seed=chosen, out=out.resolve()):
-            repeated.append(results, done.judgement)
-            row = repeated.row_of(done.judgement)
-            console.print(
-                f"{row['variant']:<14} seed {row['seed']:>4}  {row['victim']}  next ack {row['next_ack_s'] or '-'} s  "
-                f"lost {row['lost_writes'] or '-'} of {row['acknowledged_writes']}  verdict {row['verdict']}",
-                soft_wrap=True,
-            )
-            finished.append(done)
-    console.print(f"verdict {verification.verdict(finished).value}   {len(finished)} runs, rows added to {results}")
-    sys.exit(verification.exit_code(finished))
+cli.add_command(soak)
 
 
 @cli.command()

@@ -1,4 +1,4 @@
-"""Repeat S-01 with a new seed each time and keep every single run as a row: `python -m breakwater.soak`."""
+"""`breakwater soak`: repeat S-01 with a new seed each time and keep every single run as a row."""
 
 from __future__ import annotations
 
@@ -99,7 +99,3 @@ def soak(environment: str, seeds: int, first: int, out: Path, rows: Path) -> Non
                 finished.append(done)
                 console.print(terminal.last_line(done.judgement, done.report), soft_wrap=True)
     sys.exit(verification.exit_code(finished))
-
-
-if __name__ == "__main__":
-    soak()

@@ -22,6 +22,8 @@ from infra.local.plan import LocalPlan
 from infra.stack import local_plan
 
 ROOT = Path(__file__).resolve().parents[3]
+CHANGING = ["up", "down", "heal", "load", "train", "verify", "controls", "soak"]
+EVERY = [*CHANGING, "status", "endpoints"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +189,7 @@ def test_endpoints_of_what_is_down_are_known_for_programs(breakwater: Breakwater
     assert "password=" not in said.out
 
 
-@pytest.mark.parametrize("command", ["up", "down", "heal", "load", "train", "verify", "controls"])
+@pytest.mark.parametrize("command", CHANGING)
 def test_one_command_at_a_time_changes_an_environment(breakwater: Breakwater, command: str) -> None:
     with runtime.locked(local_plan("local")):
         assert f"works on local (pid {os.getpid()})" in one_line(breakwater(command, "local"))
