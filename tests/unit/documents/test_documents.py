@@ -35,6 +35,13 @@ def test_every_link_leads_somewhere(document: Path) -> None:
         assert not anchor or anchor in anchors(found), f"{document.relative_to(ROOT)} links to {target}#{anchor}"
 
 
+@pytest.mark.parametrize("folder", ["adr", "runbooks", "scenarios", "architecture"])
+def test_every_document_is_in_its_index(folder: str) -> None:
+    index = (ROOT / "docs" / folder / "README.md").read_text()
+    missing = [path.name for path in (ROOT / "docs" / folder).glob("*.md") if f"({path.name}" not in index]
+    assert missing == ["README.md"]
+
+
 def test_readme_lists_every_command_and_no_other() -> None:
     table = (ROOT / "README.md").read_text().split("## Commands")[1].split("\n## ")[0]
     listed = re.findall(r"^\| `(\w+)", table, re.MULTILINE)
