@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any, Final, NoReturn
 
 import click
+import psycopg
 from rich.markup import escape
 from rich.table import Table
 
@@ -341,6 +342,8 @@ def main() -> None:
         sys.exit(EXIT_INTERRUPTED)
     except KNOWN_FAILURES as error:
         _fail(str(error))
+    except psycopg.Error as error:
+        _fail(f"Postgres refused: {error}; see `breakwater status`, then try again")
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         _fail(f"{error.strerror or error}{where}; see to its permissions, its disk or what else uses it")

@@ -6,12 +6,16 @@ import contextlib
 import datetime
 import tempfile
 import time
+from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
+import urllib3
+from h2o.exceptions import H2OError as ClientError
+
 from infra.environment import EnvironmentFault
-from infra.local.plan import LOOPBACK, LocalPlan
+from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
 from infra.local.probe import get_json
 from infra.local.runtime import Progress
 from services.coordination.etcd import EtcdClient
@@ -19,7 +23,7 @@ from services.etl.flights import LoadProgress, load_flights
 from services.etl.source import ALL_MONTHS
 from services.etl.training import export_training_csv
 from services.featurestore.slots import read_slot_map
-from services.h2o.server import H2OServer, running
+from services.h2o.server import H2OServer, running, stop
 from services.h2o.train import train
 from services.registry.card import ModelCard
 from services.registry.errors import NoModel
@@ -63,13 +67,27 @@ def train_model(plan: LocalPlan, progress: Progress, *, seed: int, split: dateti
         )
         server = H2OServer(directory=plan.state / "h2o", port=plan.h2o_port, heap_mb=topology.heap_mb)
         server.directory.mkdir(mode=0o700, exist_ok=True)
+        if stop(server):
+            progress.note("a server that an earlier training left behind is stopped")
         progress.begin("h2o", "starting a server and training")
-        with running(server) as url:
+        with _client_errors(server), running(server) as url:
             model = train(cut.train_csv, cut.test_csv, url, Path(scratch) / "model", seed=seed, version=version)
         pointer = FileRegistry(plan.models_dir).publish(model.model_zip, model.card)
     metrics = model.card.metrics
     progress.done("h2o", f"{pointer.name} {pointer.version}: {metrics}")
     return model.card
+
+
+@contextlib.contextmanager
+def _client_errors(server: H2OServer) -> Iterator[None]:
+    """What H2O's own client raises, as one line; usually its server died, for want of memory."""
+    try:
+        yield
+    except ClientError as error:
+        raise EnvironmentFault(
+            f"training failed, H2O said: {' '.join(str(error).split())[:400]}; read {server.log}, see that "
+            f"{server.heap_mb} MB of heap are free, then train again"
+        ) from error
 
 
 def has_model(plan: LocalPlan) -> bool:
@@ -86,11 +104,20 @@ def wait_serving(plan: LocalPlan, progress: Progress) -> None:
     progress.begin("api", "replicas load and warm the model")
     end = time.monotonic() + SERVING_S
     for replica in plan.of("api"):
-        while (answer := get_json(f"http://{LOOPBACK}:{replica.port}/readyz"))[0] != HTTPStatus.OK:
+        while (trouble := _not_serving(replica)) is not None:
             if time.monotonic() > end:
                 raise EnvironmentFault(
-                    f"{replica.name} serves no model after {SERVING_S:.0f} s ({answer[1].get('reason')}); "
+                    f"{replica.name} serves no model after {SERVING_S:.0f} s ({trouble}); "
                     f"read `breakwater logs {plan.environment} {replica.name}`"
                 )
             time.sleep(POLL_S)
     progress.done("api", "every replica serves the model")
+
+
+def _not_serving(replica: MemberPlan) -> str | None:
+    """Why a replica serves no model; None when it does."""
+    try:
+        status, answer = get_json(f"http://{LOOPBACK}:{replica.port}/readyz")
+    except (OSError, urllib3.exceptions.HTTPError) as error:
+        return f"not answering: {type(error).__name__}"
+    return None if status == HTTPStatus.OK else str(answer.get("reason") or status)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import psycopg
 import pytest
 from click.testing import CliRunner
 
@@ -202,6 +203,7 @@ def test_one_command_at_a_time_changes_an_environment(breakwater: Breakwater, co
             PermissionError(13, "Permission denied", "/var/lib/x"),
             "Permission denied: /var/lib/x; see to its permissions",
         ),
+        (psycopg.ProgrammingError("relation missing\nLINE 1"), "Postgres refused: relation missing LINE 1; see"),
         (OSError(28, "No space left on device"), "No space left on device; see to its permissions, its disk"),
         (EnvironmentFault("two\nlines and [red]brackets[/red] [/tmp/x]"), "two lines and [red]brackets[/red] [/tmp/x]"),
     ],

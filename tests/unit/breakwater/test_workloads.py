@@ -1,0 +1,99 @@
+"""Loading and training when what they stand on is missing: one clear line, nothing left running."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from h2o.exceptions import H2OConnectionError
+
+from breakwater import workloads
+from infra.environment import EnvironmentFault
+from infra.local import processes
+from infra.local.plan import LocalPlan
+from infra.topology import Topology
+from services.h2o.server import H2OServer, stop
+
+ANSWERS: dict[str, tuple[int, dict[str, str]]] = {
+    "no model": (503, {"reason": "no model"}),
+    "ready": (200, {}),
+}
+
+
+class Quiet:
+    def begin(self, component: str, what: str) -> None: ...
+
+    def done(self, component: str, what: str) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+@pytest.fixture
+def replica() -> Iterator[tuple[int, list[str]]]:
+    """A server in a replica's place, and the word that decides what it answers."""
+    word = ["no model"]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = ANSWERS[word[0]]
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_address[1], word
+    server.shutdown()
+    server.server_close()
+
+
+def plan_with(replica_port: int) -> LocalPlan:
+    """A plan whose first replica listens on this port; nothing listens on the second's."""
+    base = replica_port - 30
+    topology = Topology.model_validate({"environment": "unit", "runtime": "local", "local": {"port_base": base}})
+    return LocalPlan(topology, Path("/unused"))
+
+
+def test_a_replica_without_a_model_is_named_with_its_own_reason(
+    replica: tuple[int, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workloads, "SERVING_S", 0.0)
+    with pytest.raises(EnvironmentFault, match=r"api-0 serves no model after 0 s \(no model\); read `breakwater logs"):
+        workloads.wait_serving(plan_with(replica[0]), Quiet())
+
+
+def test_a_replica_that_is_down_is_named(replica: tuple[int, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workloads, "SERVING_S", 0.0)
+    replica[1][0] = "ready"
+    with pytest.raises(EnvironmentFault, match=r"api-1 serves no model after 0 s \(not answering: "):
+        workloads.wait_serving(plan_with(replica[0]), Quiet())
+
+
+def test_errors_of_h2os_own_client_are_one_line(tmp_path: Path) -> None:
+    server = H2OServer(directory=tmp_path, port=1, heap_mb=512)
+    with (
+        pytest.raises(EnvironmentFault, match="H2O said: Local server has died") as refused,
+        workloads._client_errors(server),
+    ):
+        raise H2OConnectionError("Local server\nhas died unexpectedly. RIP.")
+    assert "\n" not in str(refused.value)
+    assert str(server.log) in str(refused.value)
+
+
+def test_a_server_left_by_a_killed_training_can_be_stopped(tmp_path: Path) -> None:
+    server = H2OServer(directory=tmp_path, port=1, heap_mb=512)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True) as left:
+        known = processes.read(left.pid)
+        assert known is not None
+        server.pidfile.write_text(json.dumps({"pid": left.pid, "start_ticks": known.id.start_ticks}))
+        assert stop(server)
+        assert not processes.is_alive(known.id)
+    assert not stop(server)
