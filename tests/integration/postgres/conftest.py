@@ -1,5 +1,6 @@
 """One shard with three etcd servers for all tests of this package, brought back to health before each of them."""
 
+import logging
 import signal
 from collections.abc import Iterator
 from itertools import count
@@ -23,6 +24,8 @@ def running_shard(request: pytest.FixtureRequest) -> Iterator[ShardCluster]:
 @pytest.fixture
 def shard(running_shard: ShardCluster) -> Iterator[ShardCluster]:
     """A healthy shard whose three wardens watch; whatever a test froze goes on afterwards."""
+    # shown with a failing test only, whose directory is kept
+    logging.getLogger(__name__).warning("logs and events of the shard: %s", running_shard.root)
     running_shard.repair()
     running_shard.start_wardens()
     yield running_shard
