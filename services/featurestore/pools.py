@@ -24,7 +24,7 @@ from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
-from services.contracts.shards import SessionTarget, ShardEndpoints
+from services.contracts.shards import CONNECT_TIMEOUT_S, SessionTarget, ShardEndpoints
 from services.featurestore.errors import FeatureStoreError, ShardUnavailable
 from services.featurestore.sessions import CommitWarnings
 
@@ -109,7 +109,7 @@ class Redial:
                     return connection
                 continue
             async with self._turn:
-                if self._reachable:
+                if self._reachable or self._closed:
                     continue
                 await asyncio.sleep(random.uniform(REDIAL_MIN_S, REDIAL_MAX_S))  # noqa: S311 - jitter, no secret
                 if (connection := await self._try(attempt)) is not None:
@@ -157,7 +157,8 @@ class ShardConnection(AsyncConnection[TupleRow]):
         self.add_notice_handler(self.warnings)
         set_json_loads(orjson.loads, self)
         self.host_port = (self.info.host, self.info.port)
-        row = await (await self.execute(TIMELINE)).fetchone()
+        with self.deadline(CONNECT_TIMEOUT_S):
+            row = await (await self.execute(TIMELINE)).fetchone()
         self.timeline = int(row[0], 16) if row is not None else 0
 
     def is_alive(self) -> bool:

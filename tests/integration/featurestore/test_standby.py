@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -17,7 +17,7 @@ from services.featurestore.partitions import ensure_partitions, standing_months
 from services.featurestore.slots import apply_slot_map
 from services.featurestore.store import FeatureRow, FeatureStore
 from tests.integration.featurestore.servers import Postgres
-from tests.integration.featurestore.writers import NOW, entity_on, first_acknowledged, open_store
+from tests.integration.featurestore.writers import NOW, SOON_S, entity_on, first_acknowledged, open_store
 
 pytestmark = pytest.mark.integration
 
@@ -49,17 +49,20 @@ def wait_replayed(primary: Postgres, standby: Postgres) -> None:
     with primary.superuser() as there, standby.superuser() as here:
         written = there.execute("select pg_current_wal_lsn()").fetchone()
         assert written is not None
+        deadline = time.monotonic() + SOON_S
         while here.execute("select pg_last_wal_replay_lsn() >= %s", written).fetchone() != (True,):
+            assert time.monotonic() < deadline, "the standby does not follow"
             time.sleep(0.01)
 
 
-async def eventually_fresh(store: FeatureStore, entity: object) -> FeatureRow:
+async def eventually_fresh(store: FeatureStore, entity: UUID) -> FeatureRow:
     """The first read of a written row that has caught up with its primary."""
-    while True:
-        row = await store.read(entity, NOW)  # type: ignore[arg-type]
-        if row is not None and row.staleness_s == 0:
-            return row
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(SOON_S):
+        while True:
+            row = await store.read(entity, NOW)
+            if row is not None and row.staleness_s == 0:
+                return row
+            await asyncio.sleep(0.01)
 
 
 async def test_a_standby_states_how_stale_it_may_be(pair: Pair) -> None:

@@ -20,6 +20,8 @@ from services.featurestore.store import Acknowledgement, FeatureStore
 
 NOW: Final = datetime.now(UTC)
 BUDGET: Final = ConnectionBudget(2, 8)
+SOON_S: Final = 20.0
+"""Longest wait for a shard that is up to acknowledge."""
 AFTER_FAILURE_S: Final = 0.1
 """What a decent client waits; without it the refused ones would use up the test's own event loop."""
 
@@ -43,12 +45,13 @@ def stored_entities(shard: ShardEndpoints) -> set[UUID]:
 async def first_acknowledged(store: FeatureStore, shard: int, shards: int) -> tuple[Acknowledgement, float]:
     """Write without pause until one write is acknowledged; seconds that took."""
     started = time.monotonic()
-    while True:
-        try:
-            done = await store.write(entity_on(shard, shards), NOW, "UA", {}, idempotency_key=uuid4())
-        except (ShardUnavailable, CommitUnknown):
-            continue
-        return done, time.monotonic() - started
+    async with asyncio.timeout(SOON_S):
+        while True:
+            try:
+                done = await store.write(entity_on(shard, shards), NOW, "UA", {}, idempotency_key=uuid4())
+            except (ShardUnavailable, CommitUnknown):
+                continue
+            return done, time.monotonic() - started
 
 
 @dataclass
@@ -61,7 +64,7 @@ class Crowd:
     acknowledged: set[UUID] = field(default_factory=set)
     failed: set[UUID] = field(default_factory=set)
     unknown: set[UUID] = field(default_factory=set)
-    slowest_s: float = 0.0
+    took_s: list[float] = field(default_factory=list)
     _stopped: bool = False
 
     async def write(self) -> None:
@@ -76,13 +79,14 @@ class Crowd:
                 await asyncio.sleep(AFTER_FAILURE_S)
             except CommitUnknown:
                 self.unknown.add(entity)
-            self.slowest_s = max(self.slowest_s, time.monotonic() - started)
+            self.took_s.append(time.monotonic() - started)
 
     async def acknowledges(self, more: int) -> None:
         """Return when so many more writes are acknowledged."""
         wanted = len(self.acknowledged) + more
-        while len(self.acknowledged) < wanted:  # noqa: ASYNC110 - a poll needs no event in the writers' way
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(SOON_S):
+            while len(self.acknowledged) < wanted:  # noqa: ASYNC110 - a poll needs no event in the writers' way
+                await asyncio.sleep(0.01)
 
     def stop(self) -> None:
         self._stopped = True
