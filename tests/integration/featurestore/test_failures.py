@@ -226,7 +226,7 @@ async def test_a_dead_shard_does_not_slow_the_other(shards: Shards, servers: Ser
         if how == "kill":
             await asyncio.to_thread(servers[0].start)
     assert not sound.failed | sound.unknown
-    # The promise is the time: the sound shard's writes do not share the dead one's wait of 1 s (killed) or 5 s (frozen).
+    # The promise is the time: the sound shard's writes share no wait with the dead one, 1 s (killed) or 5 s (frozen).
     # The middle one of many, because on a busy machine a single one may be slow all by itself.
     assert statistics.median(sound.took_s) < 0.25
     assert not broken.acknowledged or how == "freeze"
