@@ -15,7 +15,7 @@ from infra.environment import ProcessId
 GONE_POLL_S: Final = 0.005
 """How often a killed process is looked at; the proof's time is that exact."""
 
-STAT_STATE, STAT_PPID, STAT_TTY, STAT_START = 0, 1, 4, 19
+STAT_STATE, STAT_PPID, STAT_TTY, STAT_THREADS, STAT_START = 0, 1, 4, 17, 19
 """Fields of /proc/<pid>/stat counted from the one after the closing bracket of the name (proc(5))."""
 
 
@@ -26,6 +26,7 @@ class Process:
     state: str
     terminal: int
     """Device number of the controlling terminal, 0 for none."""
+    threads: int
 
     @property
     def pid(self) -> int:
@@ -46,6 +47,7 @@ def read(pid: int) -> Process | None:
         int(fields[STAT_PPID]),
         fields[STAT_STATE],
         int(fields[STAT_TTY]),
+        int(fields[STAT_THREADS]),
     )
 
 
@@ -56,9 +58,14 @@ def every() -> Iterator[Process]:
 
 
 def is_alive(identity: ProcessId) -> bool:
-    """False when the process has exited; a zombie has (it holds nothing but its number)."""
+    """False when the process has exited; a zombie has (it holds nothing but its number).
+
+    A process whose first thread is a zombie while others still exit holds its files and ports: it lives.
+    """
     current = read(identity.pid)
-    return current is not None and current.id.start_ticks == identity.start_ticks and current.state not in "ZX"
+    if current is None or current.id.start_ticks != identity.start_ticks:
+        return False
+    return current.state not in "ZX" or current.threads > 1
 
 
 def working_in(directory: Path) -> tuple[Process, ...]:

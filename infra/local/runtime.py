@@ -17,12 +17,13 @@ from typing import Final, Protocol, TextIO
 
 from pydantic import ValidationError
 
-from infra.environment import EnvironmentFault
+from infra.environment import EnvironmentFault, ProcessId
 from infra.local import probe, processes, provision, secrets, servers, shard_config, tls
 from infra.local import supervisor as supervision
 from infra.local.account import Account
 from infra.local.environment import LocalEnvironment
 from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
+from infra.local.processes import Process
 from infra.local.secrets import Secrets
 from infra.local.servers import Program
 from infra.local.supervisor import Supervisor
@@ -311,17 +312,22 @@ def _clear_leftovers(plan: LocalPlan, progress: Progress) -> bool:
         return False
     progress.note(f"{len(left)} processes outlived their supervisor; stopping them (the data stays)")
     processes.send(left, signal.SIGCONT)
-    # Postgres understands SIGINT as fast shutdown, Patroni and all others take SIGTERM.
-    postmasters = [p for p in left if p.id.name == "postgres"]
-    processes.send([p for p in left if p.id.name != "postgres"], signal.SIGTERM)
-    processes.send(postmasters, signal.SIGINT)
-    still = processes.wait_gone((p.id for p in left), timeout_s=LEFTOVER_S)
+    # etcd last: a Patroni that finds it gives its leader key back, and the next start need not wait for the lease.
+    etcd = [p for p in left if p.id.name == "etcd"]
+    still = _end([p for p in left if p not in etcd]) or _end(etcd)
     if still:
         raise EnvironmentFault(
             f"these did not stop within {LEFTOVER_S:.0f} s: {', '.join(f'{p.name} (pid {p.pid})' for p in still)}; "
             "look at them, end them by hand, then run the command again"
         )
     return True
+
+
+def _end(left: Sequence[Process]) -> tuple[ProcessId, ...]:
+    """Postgres understands SIGINT as fast shutdown, Patroni and all others take SIGTERM; returns those that stay."""
+    processes.send([p for p in left if p.id.name != "postgres"], signal.SIGTERM)
+    processes.send([p for p in left if p.id.name == "postgres"], signal.SIGINT)
+    return processes.wait_gone((p.id for p in left), timeout_s=LEFTOVER_S)
 
 
 def _ports_free(plan: LocalPlan) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import platform
 import pty
 import signal
 import subprocess
@@ -87,6 +88,20 @@ def test_a_zombie_is_gone(start: Start) -> None:
     until(lambda: (now := processes.read(process.pid)) is not None and now.state == "Z")
     assert not processes.is_alive(known)
     assert processes.wait_gone([known], timeout_s=0) == ()
+
+
+def test_a_process_whose_other_threads_live_is_not_gone(start: Start) -> None:
+    exit_this_thread = {"x86_64": 60, "aarch64": 93}[platform.machine()]
+    process = start(
+        "import ctypes, threading, time\n"
+        "threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        f"ctypes.CDLL(None).syscall({exit_this_thread}, 0)"
+    )
+    until(lambda: (now := processes.read(process.pid)) is not None and now.state == "Z")
+    known = identity(process.pid)
+    assert processes.is_alive(known)
+    process.kill()
+    assert processes.wait_gone([known], timeout_s=10) == ()
 
 
 def test_names_with_brackets_spaces_and_broken_characters_are_read(tmp_path: Path) -> None:

@@ -231,6 +231,31 @@ def test_leftovers_are_stopped_and_data_stays(made: LocalPlan) -> None:
     assert not runtime.down(made, Silent())
 
 
+def test_etcd_is_stopped_after_those_that_still_need_it(made: LocalPlan) -> None:
+    made.members_dir.mkdir()
+    ended = made.state / "ended"
+    program = (
+        "import pathlib, signal, sys, time\n"
+        "def end(*_): time.sleep(0.2); open(sys.argv[1], 'a').write(sys.argv[2] + ' '); sys.exit()\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "pathlib.Path('/proc/self/comm').write_text(sys.argv[2]); print(flush=True); time.sleep(60)"
+    )
+    left = []
+    try:
+        for name in ("etcd", "patroni"):
+            words = [sys.executable, "-c", program, str(ended), name]
+            left.append(subprocess.Popen(words, cwd=made.members_dir, start_new_session=True, stdout=subprocess.PIPE))
+        for process in left:
+            assert process.stdout is not None
+            process.stdout.readline()
+        assert runtime.down(made, Silent())
+        assert ended.read_text() == "patroni etcd "
+    finally:
+        for process in left:
+            process.kill()
+            process.communicate()
+
+
 def test_purge_deletes_everything_and_may_be_repeated(made: LocalPlan) -> None:
     runtime.purge(made)
     assert not made.state.exists()
