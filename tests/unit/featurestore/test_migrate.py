@@ -24,9 +24,7 @@ def test_head_and_the_one_before_are_served(tmp_path: Path) -> None:
 
 def test_a_shard_further_behind_is_refused_by_name(tmp_path: Path) -> None:
     three = migrations_with(tmp_path, {"0002": NOTHING, "0003": NOTHING})
-    with pytest.raises(
-        SchemaSkew, match="shard 1 is at 0001, shard 2 is at nothing; this .* 0002 and 0003"
-    ):
+    with pytest.raises(SchemaSkew, match=r"shard 1 is at 0001, shard 2 is at nothing; this .* 0002 and 0003"):
         check_servable({0: "0003", 1: "0001", 2: None}, migrations=three)
 
 
