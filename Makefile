@@ -22,7 +22,7 @@ demo: install ## bring the platform up, load real data, train, kill a primary un
 
 .PHONY: test
 test: lint ## everything: lint, types, layers, then unit, integration and e2e tests
-	@$(BIN)/pytest tests/unit tests/integration tests/e2e
+	@scripts/reap $(BIN)/pytest tests/unit tests/integration tests/e2e
 
 .PHONY: test-unit
 test-unit: install ## the fast tests only
