@@ -213,6 +213,8 @@ def _start_in_order(
     progress.begin("edge", "starting")
     _wait_healthy(plan, supervisor, plan.of("edge"))
     progress.done("edge", f"{plan.edge_url}  TLS 1.3")
+    # A former primary may restart once more to follow the new one, after its shard was ready.
+    _wait_healthy(plan, supervisor, plan.members)
 
 
 def down(plan: LocalPlan, progress: Progress) -> bool:
@@ -369,7 +371,9 @@ def _wait(what: str, plan: LocalPlan, supervisor: Supervisor, ready: Callable[[]
                 f"{fatal[0].name} keeps dying; read `breakwater logs {plan.environment} {fatal[0].member}`"
             )
         if time.monotonic() > end:
-            raise EnvironmentFault(f"{what} is not ready after {READY_S:.0f} s: {missing}; see {plan.members_dir}")
+            raise EnvironmentFault(
+                f"{what} is not ready after {READY_S:.0f} s: {missing}; see `breakwater status {plan.environment}`"
+            )
         time.sleep(POLL_S)
 
 
@@ -382,7 +386,8 @@ def _wait_healthy(plan: LocalPlan, supervisor: Supervisor, members: Sequence[Mem
                 return f"{member.name}: {health.state}"
         return None
 
-    _wait(members[0].component, plan, supervisor, missing)
+    what = "every member" if members == plan.members else members[0].component
+    _wait(what, plan, supervisor, missing)
 
 
 def _wait_shard(plan: LocalPlan, supervisor: Supervisor, shard: int) -> None:
