@@ -46,21 +46,27 @@ FEATURES: Final = """
     on conflict (entity_id, event_time) do update
     set feature_vector = excluded.feature_vector, idempotency_key = excluded.idempotency_key
 """
-READ: Final = """
-    select found.*, pg_is_in_recovery(),
-        case
-            when not pg_is_in_recovery() then 0
-            when pg_last_wal_receive_lsn() <= pg_last_wal_replay_lsn()
-                and exists (select 1 from pg_stat_wal_receiver) then 0
-            else extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())
-        end::float8
+STALENESS: Final = """
+    pg_is_in_recovery(),
+    case
+        when not pg_is_in_recovery() then 0
+        when pg_last_wal_receive_lsn() <= pg_last_wal_replay_lsn()
+            and exists (select 1 from pg_stat_wal_receiver) then 0
+        else extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())
+    end::float8
+"""
+READ_ONE: Final = f"""
+    select entity_id, event_time, feature_vector, {STALENESS} from features where entity_id = %s and event_time = %s
+"""  # noqa: S608 - constants only
+READ_MANY: Final = f"""
+    select found.*, {STALENESS}
     from unnest(%s::uuid[], %s::timestamptz[]) as wanted (entity_id, event_time)
     cross join lateral (
         select f.entity_id, f.event_time, f.feature_vector from features f
         where f.entity_id = wanted.entity_id and f.event_time = wanted.event_time
         offset 0
     ) as found
-"""
+"""  # noqa: S608 - constants only
 """`offset 0` keeps the join a primary-key lookup per key whatever the planner believes about the number of keys."""
 
 REVISION: Final = "select version_num from alembic_version"
@@ -195,8 +201,10 @@ class FeatureStore:
 
         From a standby when there is one; `read_your_writes` reads the primary, which has every acknowledged write.
         """
-        rows = await self.read_many([(entity_id, event_time)], read_your_writes=read_your_writes)
-        return next(iter(rows.values()), None)
+        lane = self._lane(self._slot_map().shard_of(entity_id))
+        key = (entity_id, _aware(event_time, lane.shard))
+        rows = await self._query(lane, READ_ONE, key, primary=read_your_writes)
+        return _feature_row(rows[0]) if rows else None
 
     async def read_many(
         self, keys: Sequence[tuple[UUID, datetime]], *, read_your_writes: bool = False
@@ -211,14 +219,14 @@ class FeatureStore:
             *(
                 self._query(
                     self._lane(shard),
-                    READ,
+                    READ_MANY,
                     [list(column) for column in zip(*wanted, strict=True)],
                     primary=read_your_writes,
                 )
                 for shard, wanted in by_shard.items()
             )
         )
-        rows = (FeatureRow(row[0], row[1], row[2], row[4], row[3]) for answer in answers for row in answer)
+        rows = (_feature_row(row) for answer in answers for row in answer)
         return {(row.entity_id, row.event_time): row for row in rows}
 
     async def check_schema(self) -> None:
@@ -330,6 +338,11 @@ async def _fetch(pool: ShardPool, connection: ShardConnection, query: str, param
         raise
     await pool.release(connection)
     return rows
+
+
+def _feature_row(row: TupleRow) -> FeatureRow:
+    entity_id, event_time, features, from_standby, staleness_s = row
+    return FeatureRow(entity_id, event_time, features, staleness_s, from_standby)
 
 
 def _aware(event_time: datetime, shard: int) -> datetime:
