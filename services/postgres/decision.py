@@ -22,6 +22,7 @@ class Patroni(Enum):
 class Postgres(Enum):
     """The Postgres of this member, all of its processes together."""
 
+    UNSEEN = "unseen"  # no process left, but its shared memory was never seen attached: that it is not proves nothing
     GONE = "gone"  # no process left, nothing attached to its shared memory
     ATTACHED = "attached"  # no process of the member left, but somebody is attached to its shared memory
     STANDBY = "standby"  # running, cannot accept a write
@@ -73,7 +74,11 @@ def decide(facts: Facts) -> Decision:  # noqa: PLR0911 - one return per rule, in
         return Decision(Action.FENCE, "leader_without_patroni") if facts.leads else Decision(Action.NOTHING, "standby")
     if facts.postgres is Postgres.ATTACHED:
         return Decision(Action.NOTHING, "shared_memory_attached")
-    return Decision(Action.RELEASE, "gone") if facts.leads else Decision(Action.NOTHING, "did_not_lead")
+    if not facts.leads:
+        return Decision(Action.NOTHING, "did_not_lead")
+    if facts.postgres is Postgres.UNSEEN:
+        return Decision(Action.NOTHING, "postgres_never_seen")
+    return Decision(Action.RELEASE, "gone")
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,8 @@ from services.postgres.processes import (
 LOOK_EVERY_S = 0.25
 # Pause between two looks at a dying server, seconds: part of the time to failover.
 DYING_POLL_S = 0.005
+# Later, the pause grows with the time since the death: this share of it, up to DECIDE_EVERY_S.
+LATER_POLL = 0.05
 # How long one decision over a dead Patroni may keep a new one from starting, seconds; then it lets go and tries again.
 HOLD_LOCK_S = 3.0
 # Pause between two decisions over a dead Patroni, seconds.
@@ -45,7 +47,7 @@ ETCD_TIMEOUT_S = 1.0
 CURIOUS_AFTER_S = 1.5
 
 # After these there is nothing left to do about a death: a new Patroni is in charge, or an operator, or nobody needs us.
-FINAL_REASONS = frozenset({"patroni_restarted", "maintenance", "did_not_lead"})
+FINAL_REASONS = frozenset({"patroni_restarted", "maintenance", "did_not_lead", "postgres_never_seen"})
 
 NOBODY = Leadership(leader=None, member=None, maintenance=False)
 
@@ -171,10 +173,10 @@ class Warden:
             self._journal.say_once("evidence_unreadable", str(error))
 
     def _remember(self, patroni: ProcessHandle) -> None:
-        view, segment = self._watch.view, self._read_segment()
+        view, segment = self._watch.view, read_segment(self._directory)
         if patroni.dead():
             return  # what was just read may be from after its death
-        if segment is not None:
+        if segment is not None and segment not in self._segments and attached(segment):
             self._segments.add(segment)
         if view is not None:
             led_before = self._seen.leader
@@ -225,7 +227,7 @@ class Warden:
         """One decision, during which no new Patroni can start; False when it has to be taken again."""
         with no_patroni_can_start(self._directory) as alone:
             try:
-                action, reason = self._subdue(patroni, alone)
+                action, reason = self._subdue(patroni, dead_ns, alone)
             except EvidenceUnreadable as error:
                 self._journal.say_once("release_refused", "evidence_unreadable", found=str(error))
                 return False
@@ -245,7 +247,7 @@ class Warden:
                 return False
         return True
 
-    def _subdue(self, patroni: ProcessIdentity, alone: bool) -> tuple[Action, str]:
+    def _subdue(self, patroni: ProcessIdentity, dead_ns: int, alone: bool) -> tuple[Action, str]:
         """Look, and kill where the rules say so, until the rules say anything else or time is up."""
         give_up_s = time.monotonic() + HOLD_LOCK_S
         killed: set[ProcessIdentity] = set()
@@ -253,7 +255,7 @@ class Warden:
         while True:
             processes = member_processes(self._directory, without=patroni)
             postgres = self._state_of(processes)
-            if postgres is Postgres.GONE and not gone_before:
+            if not processes and not gone_before:
                 gone_before = True  # once more: a look at /proc can miss what is just being started
                 continue
             gone_before = False
@@ -279,19 +281,17 @@ class Warden:
                 return decision.action, decision.reason
             if time.monotonic() > give_up_s:
                 return Action.NOTHING, "still_alive" if processes else decision.reason
-            time.sleep(DYING_POLL_S)
+            # what did not die at once takes its time: looking costs the machine something
+            time.sleep(min(DECIDE_EVERY_S, max(DYING_POLL_S, _since_ms(dead_ns) / 1000 * LATER_POLL)))
 
     def _state_of(self, processes: list[ProcessIdentity]) -> Postgres:
         """Postgres by its processes as just found, its control file and its shared memory."""
         if processes:
             return Postgres.PRIMARY if may_acknowledge(self._directory) else Postgres.STANDBY
-        segment = self._read_segment()
+        segment = read_segment(self._directory)
         if any(attached(each) for each in self._segments | ({segment} if segment else set())):
             return Postgres.ATTACHED
-        return Postgres.GONE
-
-    def _read_segment(self) -> Segment | None:
-        return read_segment(self._directory)
+        return Postgres.GONE if self._segments else Postgres.UNSEEN
 
     def _leads(self) -> bool:
         return self._seen.leader is not None and self._seen.leader.value == self._config.member

@@ -24,7 +24,7 @@ FENCE_AFTER_S = 12.0
 
 
 def test_all_combinations_are_tried() -> None:
-    assert len(ALL_FACTS) == len(set(ALL_FACTS)) == 2 * 4 * 2**5
+    assert len(ALL_FACTS) == len(set(ALL_FACTS)) == 2 * 5 * 2**5
 
 
 def test_a_leadership_is_given_back_only_by_the_certainly_dead() -> None:
@@ -77,6 +77,8 @@ def test_what_must_be_done_is_done() -> None:
         (Facts(Patroni.ALIVE, Postgres.PRIMARY, True, False, False, True, True), "paused_whole"),
         (Facts(Patroni.DEAD, Postgres.PRIMARY, True, False, False, False, False), "patroni_restarted"),
         (Facts(Patroni.DEAD, Postgres.ATTACHED, True, True, False, False, False), "shared_memory_attached"),
+        (Facts(Patroni.DEAD, Postgres.UNSEEN, True, True, False, False, False), "postgres_never_seen"),
+        (Facts(Patroni.DEAD, Postgres.UNSEEN, False, True, False, False, False), "did_not_lead"),
         (Facts(Patroni.DEAD, Postgres.STANDBY, False, True, False, False, False), "standby"),
         (Facts(Patroni.DEAD, Postgres.GONE, False, True, False, False, False), "did_not_lead"),
         (Facts(Patroni.DEAD, Postgres.GONE, True, True, True, False, False), "maintenance"),
