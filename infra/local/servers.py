@@ -37,8 +37,9 @@ EDGE_PROBLEMS: Final = {
     504: "timeout",
 }
 """What the edge answers by itself, in the same form as the API's own errors."""
-PREDICT_TIMEOUT_MS: Final = 300
-"""A replica that has not answered a prediction by then is asked no longer: another one is (once)."""
+PREDICT_TIMEOUT_MS: Final = 700
+"""A replica that has not answered a prediction by then is asked no longer: another one is (once), with time to answer
+within a second. Shorter would double the work of replicas that are merely busy, just when they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +224,12 @@ def edge_config(plan: LocalPlan, member: MemberPlan) -> str:
         f"    stats socket {member.directory}/admin.sock mode 600 level admin",
         "    ssl-default-bind-options ssl-min-ver TLSv1.3",
         "    maxconn 2000",
+        "    # who was taken out of rotation and why; requests are counted by the API, not logged",
+        "    log stdout format timed daemon notice",
         "defaults",
         "    mode http",
+        "    log global",
+        "    option dontlog-normal",
         "    timeout connect 500ms",
         "    timeout client 30s",
         "    timeout server 10s",
