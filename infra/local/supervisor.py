@@ -6,7 +6,6 @@ import http.client
 import os
 import socket
 import subprocess
-import sys
 import time
 import xmlrpc.client
 from collections.abc import Iterable, Sequence
@@ -20,7 +19,7 @@ from infra.environment import EnvironmentFault
 from infra.local import processes
 from infra.local.account import Account
 from infra.local.plan import LocalPlan
-from infra.local.servers import Program
+from infra.local.servers import Program, python
 
 START_S: Final = 10.0
 """supervisord answers within a fraction of a second; longer means that it failed."""
@@ -155,7 +154,7 @@ class Supervisor:
 
     def launch(self) -> None:
         """Start supervisord as a daemon with a clean environment: nothing of the caller's shell leaks into servers."""
-        command = [str(Path(sys.prefix) / "bin" / "supervisord"), "-c", str(self._config)]
+        command = [python(), "-P", "-m", "infra.local.supervise", "-c", str(self._config)]
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
         try:
             done = subprocess.run(
