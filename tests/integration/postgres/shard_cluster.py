@@ -239,22 +239,30 @@ class ShardCluster:
             primary = self.primary()
             states = [(m["role"], m["state"]) for m in (primary.rest("/cluster")[1] or {}).get("members", ())]
             wanted = [("leader", "running"), ("quorum_standby", "streaming"), ("quorum_standby", "streaming")]
-            if sorted(states) != wanted or any(member.in_failsafe() for member in self.members):
-                return None
-            return primary
+            if sorted(states) == wanted and not any(member.in_failsafe() for member in self.members):
+                return primary
+            self.wake()
+            return None
 
-        return wait_until("a primary with two quorum standbys", healthy, READY_S, poll_s=0.2)
+        return wait_until("a primary with two quorum standbys", healthy, READY_S, poll_s=0.5)
 
-    def patch_configuration(self, change: dict[str, object]) -> None:
-        """Change the shard's dynamic configuration as `patronictl edit-config` does; None removes a setting."""
+    def patch_configuration(self, member: Member, change: dict[str, object]) -> None:
+        """Change the shard's dynamic configuration through a member's Patroni; None removes a setting."""
         response = urllib3.request(
             "PATCH",
-            f"http://127.0.0.1:{self.primary().rest_port}/config",
+            f"http://127.0.0.1:{member.rest_port}/config",
             body=json.dumps(change).encode(),
             headers=urllib3.make_headers(basic_auth=f"{patroni.REST_USER}:{self._password}"),
             timeout=5.0,
+            retries=False,
         )
         assert response.status == HTTP_OK, response.data
+
+    def wake(self) -> None:
+        """Have every Patroni look now instead of at its next loop: setting what is set already changes nothing else."""
+        for member in self.members:
+            with suppress(urllib3.exceptions.HTTPError, AssertionError):
+                self.patch_configuration(member, {"ttl": TTL_S})
 
     def repair(self) -> Member:
         """Bring everything up again after a case: servers running and thawed, replication healthy."""

@@ -57,7 +57,7 @@ def test_maintenance_mode_is_the_operators(shard: ShardCluster, writer: Writer) 
     old = shard.primary()
     assert old.server is not None
     postmaster = old.postmaster()
-    shard.patch_configuration({"pause": True})
+    shard.patch_configuration(old, {"pause": True})
     try:
         time.sleep(0.5)
         with writer:
@@ -72,7 +72,7 @@ def test_maintenance_mode_is_the_operators(shard: ShardCluster, writer: Writer) 
         old.start_server()
         wait_until("the new Patroni answers", lambda: old.rest("/liveness")[0] == 200, 20)
     finally:
-        shard.patch_configuration({"pause": None})
+        shard.patch_configuration(old, {"pause": None})
     assert_nothing_lost(shard, writer)
 
 
