@@ -46,7 +46,9 @@ SLACK_S: Final = 150
 LOAD_END_S: Final = 20.0
 """Load processes notice the stop file within a second and then wait for what is in flight."""
 INTERRUPT_S: Final = 20.0
-HEALTHY_S: Final = 15.0
+HEALTHY_S: Final = 30.0
+"""An earlier fault's last effects (a member rejoining, a standby entering the quorum) take two or three loops of 5 s."""
+POLL_S: Final = 0.1
 MIN_FREE_BYTES: Final = 500 * 1024**2
 DEADLINES: Final = Deadlines(predict=1000, write=1000, read=1000)
 LOADED_BEFORE: Final = "2015-01-01"
@@ -133,6 +135,8 @@ def _preflight(order: Order, environment: Environment) -> SlotMap:
         environment.wait_ready(timeout_s=HEALTHY_S)
     except EnvironmentFault as error:
         raise PreflightFailed(f"{error}; nothing was done") from error
+    if topology.postgres.patroni.synchronous == "quorum":
+        _wait_redundant(order, environment)
     for member in environment.members("api"):
         _model_is_ready(f"{member.url}/readyz", member.name)
     try:
@@ -156,6 +160,20 @@ def _preflight(order: Order, environment: Environment) -> SlotMap:
         return SlotMap.model_validate_json(found.value)
     except ValidationError as error:
         raise PreflightFailed(f"the slot map in etcd is malformed: {fields(error)}; nothing was done") from error
+
+
+def _wait_redundant(order: Order, environment: Environment) -> None:
+    """A single fault is promised to be survived: each primary must have all of its standbys in the quorum before it."""
+    end = time.monotonic() + HEALTHY_S
+    for shard in environment.shards():
+        needed = len(shard.hosts) - 1
+        while (listed := len(environment.shard_state(shard.shard).synchronous)) < needed:
+            if time.monotonic() > end:
+                raise PreflightFailed(
+                    f"shard {shard.shard} has {listed} of {needed} synchronous replicas after {HEALTHY_S:.0f} s, so it "
+                    f"cannot lose its primary; see `breakwater status {order.environment}`; nothing was done"
+                )
+            time.sleep(POLL_S)
 
 
 def _model_is_ready(url: str, name: str) -> None:

@@ -127,13 +127,28 @@ def shard_state(plan: LocalPlan, shard: int) -> ShardState:
     answers = {member.name: _own_state(member) for member in plan.of_shard(shard)}
     primary = next((name for name, own in answers.items() if _is_primary(own)), None)
     replicas = {name: own for name, own in answers.items() if name != primary}
+    senders = answers[primary].get("replication", []) if primary else []
     return ShardState(
         shard=shard,
         primary=primary,
         timeline=answers[primary].get("timeline") if primary else None,
         streaming=frozenset(name for name, own in replicas.items() if own.get("replication_state") == "streaming"),
-        synchronous=frozenset(name for name, own in replicas.items() if _is_synchronous(own)),
+        # the primary's own view: only whom it counts can acknowledge a commit
+        synchronous=frozenset(s["application_name"] for s in senders if s.get("sync_state") in {"quorum", "sync"}),
     )
+
+
+def missing_redundancy(plan: LocalPlan, shard: int) -> str | None:
+    """What the shard lacks to survive its primary's loss, in words; None when it lacks nothing."""
+    needed = plan.topology.postgres.members_per_shard - 1
+    state = shard_state(plan, shard)
+    if state.primary is None:
+        return f"shard {shard} has no running primary"
+    if len(state.streaming) < needed:
+        return f"shard {shard}: {len(state.streaming)} of {needed} replicas stream"
+    if plan.topology.postgres.patroni.synchronous == "quorum" and len(state.synchronous) < needed:
+        return f"shard {shard}: {len(state.synchronous)} of {needed} replicas count for the quorum"
+    return None
 
 
 def _own_state(member: MemberPlan) -> dict[str, Any]:

@@ -391,16 +391,7 @@ def _wait_healthy(plan: LocalPlan, supervisor: Supervisor, members: Sequence[Mem
 
 
 def _wait_shard(plan: LocalPlan, supervisor: Supervisor, shard: int) -> None:
-    needed = plan.topology.postgres.members_per_shard - 1
-
     def missing() -> str | None:
-        state = probe.shard_state(plan, shard)
-        if state.primary is None:
-            return f"shard {shard} has no running primary"
-        if len(state.streaming) < needed:
-            return f"shard {shard}: {len(state.streaming)} of {needed} replicas stream"
-        if plan.topology.postgres.patroni.synchronous == "quorum" and not state.synchronous:
-            return f"shard {shard} has no synchronous replica yet"
-        return None
+        return probe.missing_redundancy(plan, shard)
 
     _wait(f"postgres/shard-{shard}", plan, supervisor, missing)

@@ -31,6 +31,8 @@ from tests.integration.coordination.etcd_cluster import EtcdCluster, free_ports
 BIN_DIR = Path("/usr/lib/postgresql/15/bin")
 SCOPE, NAMESPACE = "shard-0", "/breakwater/test/patroni/"
 LEADER_KEY = f"{NAMESPACE}{SCOPE}/leader"
+SYNC_KEY = f"{NAMESPACE}{SCOPE}/sync"
+LOOKS = 2
 TTL_S, LOOP_WAIT_S, RETRY_TIMEOUT_S = 20, 5, 5
 FENCE_MARGIN_S = 8
 MAX_CONNECTIONS = 30
@@ -233,18 +235,36 @@ class ShardCluster:
         return [member for member in self.members if member is not primary]
 
     def wait_healthy(self) -> Member:
-        """Wait for a primary with two streaming standbys that may acknowledge and be promoted; returns the primary."""
+        """Wait for a primary with two streaming standbys that may acknowledge and be promoted; returns the primary.
 
-        def healthy() -> Member | None:
+        Seen twice in a row: just after a failover Patroni keeps the old primary's list for a moment and then takes out
+        whoever did not stream yet, and a primary with one listed standby cannot lose another member.
+        """
+        looks = 0
+
+        def settled() -> Member | None:
+            nonlocal looks
             primary = self.primary()
-            states = [(m["role"], m["state"]) for m in (primary.rest("/cluster")[1] or {}).get("members", ())]
-            wanted = [("leader", "running"), ("quorum_standby", "streaming"), ("quorum_standby", "streaming")]
-            if sorted(states) == wanted and not any(member.in_failsafe() for member in self.members):
-                return primary
-            self.wake()
-            return None
+            looks = looks + 1 if self._is_complete(primary) else 0
+            if looks == 0:
+                self.wake()
+            return primary if looks == LOOKS else None
 
-        return wait_until("a primary with two quorum standbys", healthy, READY_S, poll_s=0.5)
+        return wait_until("a primary with two quorum standbys", settled, READY_S, poll_s=0.5)
+
+    def _is_complete(self, primary: Member) -> bool:
+        """Both standbys stream and count for the quorum, for Postgres and for Patroni, and no failsafe is in force."""
+        replication = (primary.rest("/patroni")[1] or {}).get("replication", ())
+        if [(r.get("state"), r.get("sync_state")) for r in replication] != [("streaming", "quorum")] * 2:
+            return False
+        found = self.etcd.get(SYNC_KEY)
+        listed = json.loads(found.value) if found is not None else {}
+        others = {member.name for member in self.members} - {primary.name}
+        return (
+            listed.get("leader") == primary.name
+            and set(str(listed.get("sync_standby", "")).split(",")) == others
+            and not any(member.in_failsafe() for member in self.members)
+        )
 
     def patch_configuration(self, member: Member, change: dict[str, object]) -> None:
         """Change the shard's dynamic configuration through a member's Patroni; None removes a setting."""
