@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from experiments.checkers.fault import NS_PER_MS, NS_PER_S, attempted_on_time, doubt_fault
+from experiments.checkers.fault import NS_PER_MS, NS_PER_S, attempted_on_time, client_ran, doubt_fault
 from experiments.checkers.finding import EXHIBIT_ROWS, Exhibit, Finding, count, measured, unknown
 from experiments.evidence import Evidence
 from experiments.history import History, Mask
@@ -31,8 +31,8 @@ def other_shards_bad(history: History, evidence: Evidence, promise: Promise, run
         return unknown(promise, "the run has no whole fault window")
     end = run.windows.recovery[1] if run.windows.recovery is not None else run.windows.fault[1]
     window = (run.windows.fault[0], end)
-    rows = history.where((history.shard != run.fault.shard) & history.scheduled_in(window))
-    return _bad(rows, evidence, promise, run, "operation")
+    chosen = (history.shard != run.fault.shard) & history.scheduled_in(window)
+    return _bad(history, chosen, evidence, promise, run, noun="operation")
 
 
 def bad_predictions(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
@@ -45,8 +45,8 @@ def bad_predictions(history: History, evidence: Evidence, promise: Promise, run:
     if whole is None:
         return unknown(promise, "the run has no window at all")
     left_out = _within_grace(history, promise, run)
-    rows = history.where(history.of(Kind.PREDICT) & history.scheduled_in(whole) & ~left_out)
-    return _bad(rows, evidence, promise, run, "prediction")
+    chosen = history.of(Kind.PREDICT) & history.scheduled_in(whole) & ~left_out
+    return _bad(history, chosen, evidence, promise, run, noun="prediction")
 
 
 def _within_grace(history: History, promise: Promise, run: RunRecord) -> Mask:
@@ -57,15 +57,16 @@ def _within_grace(history: History, promise: Promise, run: RunRecord) -> Mask:
     return under_way & np.equal(history.shard, run.fault.shard)
 
 
-def _bad(rows: History, evidence: Evidence, promise: Promise, run: RunRecord, noun: str) -> Finding:
-    scheduled = len(rows)
-    rows = rows.where(attempted_on_time(rows))
+def _bad(history: History, chosen: Mask, evidence: Evidence, promise: Promise, run: RunRecord, *, noun: str) -> Finding:
+    """Judge the chosen operations, but for those that their own client delayed: late to send, or stalled meanwhile."""
+    rows = history.where(chosen & attempted_on_time(history) & client_ran(history))
+    scheduled = int(chosen.sum())
     bad = rows.where(~rows.available)
     out_of = count(len(rows), noun)
     split = _split(rows, bad)
     reason = f"{count(len(bad), 'bad ' + noun)} of {len(rows):,}" + (f" ({split})" if split else "")
     if scheduled > len(rows):
-        reason += f"; {scheduled - len(rows):,} more were not sent when due"
+        reason += f"; {scheduled - len(rows):,} more were delayed by their own client"
     doubt = doubt_fault(evidence, run)
     if doubt is None and len(rows) < MIN_OPERATIONS:
         doubt = f"only {out_of} seen; {MIN_OPERATIONS} are needed"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
+import numpy as np
+
 from experiments.evidence import Evidence
 from experiments.history import History, Mask
 from experiments.record import FaultRecord, RunRecord, Window
@@ -51,6 +53,26 @@ def attempted_on_time(history: History) -> Mask:
     """Operations that their client sent when they were due."""
     mask: Mask = (history.error != int(Error.NOT_SENT)) & (history.start_ns - history.sched_ns <= ON_TIME_NS)
     return mask
+
+
+def client_ran(history: History) -> Mask:
+    """Operations during which their client was not itself stalled.
+
+    An open-model client that takes an arrival up long after it was due did nothing in between; whatever it had under
+    way then was answered to a client that did not listen. Stalls are told by each process's own late arrivals.
+    """
+    late = history.start_ns - history.sched_ns > ON_TIME_NS
+    ran: Mask = ~late
+    for process in np.unique(history.process[late]):
+        own = history.process == process
+        stalled = own & late
+        order = np.argsort(history.sched_ns[stalled])
+        begins = history.sched_ns[stalled][order]
+        ends = np.maximum.accumulate(history.start_ns[stalled][order])
+        # the last stall that began before the operation ended; the ends only grow
+        at = np.searchsorted(begins, history.end_ns[own], side="left") - 1
+        ran[own] &= ~((at >= 0) & (ends[at] > history.start_ns[own]))
+    return ran
 
 
 def due(scheduled: int, rate: float, window: Window, *, noise: float = 0.0) -> float:

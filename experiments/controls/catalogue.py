@@ -145,7 +145,12 @@ def disagreements(control: Control, judgement: Judgement) -> Sequence[str]:
         if value is None or value < least:
             wrong.append(f"{promise} measured {value}, must be at least {least:g}")
     if judgement.exit_code != control.exit_code:
-        wrong.append(f"exit code {judgement.exit_code}, must be {control.exit_code}")
+        others = "; ".join(
+            f"{entry.promise.id} is {entry.finding.verdict.value}: {entry.finding.reason}"
+            for entry in judgement.worst_first()
+            if entry.finding.verdict is not Verdict.TRUE and entry.promise.id not in control.expected
+        )
+        wrong.append(f"exit code {judgement.exit_code}, must be {control.exit_code}{'; ' if others else ''}{others}")
     if control.names_key and not any(
         exhibit.rows for promise in control.expected for exhibit in found[promise].evidence
     ):
