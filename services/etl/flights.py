@@ -134,7 +134,7 @@ def load_flights(
 
 
 def _settle(shard: ShardEndpoints) -> None:
-    """Do now what autovacuum would do minutes later, beside the shard's live traffic: statistics, GIN's pending list."""
+    """Do now what autovacuum would do later beside live traffic: statistics, and GIN's pending list."""
     with session(shard, application_name=APPLICATION) as connection:
         connection.execute("vacuum (analyze) entities, features, outcomes")
 
