@@ -14,12 +14,12 @@ from experiments.checkers.finding import Verdict, merge
 from experiments.controls.catalogue import CONTROLS, Control, disagreements, seeded
 from experiments.errors import ScenarioError
 from experiments.report.page import render
-from experiments.scenario import LoadProfile, Scenario
+from experiments.scenario import Scenario
 from experiments.verdict import EXIT_CODES, Judgement, judge_run, write_verdict
 
 SCENARIOS: Final = Path(runs.__file__).parent / "scenarios"
-SHORT_PHASE_S: Final = 8.0
-"""Phases of a control's run: a baseline whose halves still have a p99, a fault band with 1,000 writes."""
+SHORT_PHASE_S: Final = 6.0
+"""Phases of a control's run: a baseline whose halves still have a p99, a fault band with 900 writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,8 @@ def verdict(finished: Sequence[Finished]) -> Verdict:
 def shortened(scenario: Scenario) -> Scenario:
     """The same scenario with short phases; its promises stay as they are."""
     own = scenario.breakwater
-    load = LoadProfile(rates=own.load.rates, baseline_s=SHORT_PHASE_S, fault_s=SHORT_PHASE_S, recovery_s=SHORT_PHASE_S)
+    phases = {"baseline_s": SHORT_PHASE_S, "fault_s": SHORT_PHASE_S, "recovery_s": SHORT_PHASE_S}
+    load = own.load.model_copy(update=phases)
     return scenario.model_copy(update={"extensions": (own.model_copy(update={"load": load}),)})
 
 

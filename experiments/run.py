@@ -101,6 +101,7 @@ def run(order: Order, tell: Tell = lambda _: None) -> Path:
             tell("load")
             time.sleep(max(0.0, (plan.start_ns - time.monotonic_ns()) / NS))
             events.append(Event.now("run", "load_started"))
+            time.sleep(order.scenario.breakwater.load.warm_up_s)
             tell("experiment")
             _experiment(order, directory, record)
             plan.stop_file.touch()
@@ -257,7 +258,7 @@ def _write_plan(order: Order, environment: Environment, directory: Path, record:
     samples = directory / "samples.jsonl"
     write_samples(environment.shards(), samples, seed=order.seed, loaded_before=LOADED_BEFORE)
     start_ns = time.monotonic_ns() + LEAD_S * NS
-    phases = profile.baseline_s + profile.fault_s + profile.recovery_s
+    phases = profile.warm_up_s + profile.baseline_s + profile.fault_s + profile.recovery_s
     now = datetime.datetime.now(datetime.UTC)
     plan = LoadPlan(
         environment=order.environment,

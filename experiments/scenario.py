@@ -58,6 +58,8 @@ class LoadProfile(Strict):
     """What runs while the fault happens, and how long each phase is at least (seconds)."""
 
     rates: Rates
+    warm_up_s: Seconds
+    """Load before anything is measured: pools grow, caches fill, code is compiled."""
     baseline_s: Seconds
     fault_s: Seconds
     recovery_s: Seconds

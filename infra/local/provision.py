@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime
+import hashlib
+import hmac
+import os
 from collections.abc import Iterator
 from typing import Final
 
@@ -20,6 +24,10 @@ from services.featurestore.partitions import ensure_partitions, standing_months
 from services.featurestore.slots import publish_slot_map
 
 APPLICATION: Final = "breakwater-provision"
+SCRAM_ROUNDS: Final = 1
+"""PostgreSQL's 4,096 rounds slow down who guesses a person's password. Ours are 192 random bits, beyond guessing, and
+the rounds double the cost of each login just when every client logs in again: after a failover."""
+SCRAM_SALT_BYTES: Final = 16
 
 
 @contextlib.contextmanager
@@ -37,12 +45,12 @@ def _refusals(what: str) -> Iterator[None]:
 def ensure_database(admin: ShardEndpoints, secrets: Secrets) -> None:
     """Make role and database where missing, set the role's password; EnvironmentFault when the primary refuses."""
     with psycopg.connect(admin.conninfo("read-write", application_name=APPLICATION), autocommit=True) as connection:
-        # The server gets a SCRAM verifier, so that the password itself is in no statement and no log.
-        verifier = connection.pgconn.encrypt_password(secrets.app.encode(), APP_ROLE.encode(), b"scram-sha-256")
+        # The server gets a verifier, so that the password itself is in no statement and no log.
+        verifier = scram_verifier(secrets.app)
         known = connection.execute("select 1 from pg_roles where rolname = %s", (APP_ROLE,)).fetchone()
         verb = sql.SQL("alter role" if known else "create role")
         connection.execute(
-            sql.SQL("{} {} login password {}").format(verb, sql.Identifier(APP_ROLE), sql.Literal(verifier.decode()))
+            sql.SQL("{} {} login password {}").format(verb, sql.Identifier(APP_ROLE), sql.Literal(verifier))
         )
         if not connection.execute("select 1 from pg_database where datname = %s", (FEATURES_DATABASE,)).fetchone():
             connection.execute(
@@ -55,6 +63,16 @@ def ensure_database(admin: ShardEndpoints, secrets: Secrets) -> None:
 
 
 @_refusals("preparing the shards")
+def scram_verifier(password: str) -> str:
+    """What PostgreSQL stores for a password (RFC 5802; src/common/scram-common.c), with `SCRAM_ROUNDS` rounds."""
+    salt = os.urandom(SCRAM_SALT_BYTES)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, SCRAM_ROUNDS)
+    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server = hmac.digest(salted, b"Server Key", "sha256")
+    encoded = [base64.b64encode(part).decode() for part in (salt, stored, server)]
+    return f"SCRAM-SHA-256${SCRAM_ROUNDS}:{encoded[0]}${encoded[1]}:{encoded[2]}"
+
+
 def prepare_shards(plan: LocalPlan) -> str:
     """Schema at head on every shard, slots published, partitions made ahead; returns one line for the progress."""
     shards = plan.all_shards()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import hashlib
+import hmac
 import stat
 
 from infra.local import secrets
 from infra.local.account import Account
 from infra.local.plan import LocalPlan
+from infra.local.provision import scram_verifier
 from infra.local.secrets import Secrets
 
 
@@ -54,3 +58,17 @@ def test_passfiles_fit_any_member_and_one_role(plan: LocalPlan, own_secrets: Sec
 def test_their_representation_shows_none(own_secrets: Secrets) -> None:
     shown = f"{own_secrets!r} {own_secrets}"
     assert not any(value in shown for value in values(own_secrets))
+
+
+def test_a_verifier_is_what_rfc_5802_says() -> None:
+    """Recomputed from the parts that the server would keep: salt, rounds, stored key, server key."""
+    verifier = scram_verifier("correct horse")
+    mechanism, rounds_and_salt, keys = verifier.split("$")
+    rounds, salt = rounds_and_salt.split(":")
+    stored, server = (base64.b64decode(key) for key in keys.split(":"))
+    salted = hashlib.pbkdf2_hmac("sha256", b"correct horse", base64.b64decode(salt), int(rounds))
+    assert mechanism == "SCRAM-SHA-256"
+    assert stored == hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    assert server == hmac.digest(salted, b"Server Key", "sha256")
+    assert scram_verifier("correct horse") != verifier, "each has a salt of its own"
+    assert "horse" not in verifier

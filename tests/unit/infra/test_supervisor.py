@@ -132,9 +132,9 @@ def test_a_configuration_that_supervisord_refuses_is_one_clear_line(short_plan: 
     assert "\n" not in str(refused.value)
 
 
-def test_a_missing_supervisord_is_one_clear_line(short_plan: LocalPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_interpreter_is_one_clear_line(short_plan: LocalPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "prefix", "/nowhere")
-    with pytest.raises(EnvironmentFault, match="/nowhere/bin/supervisord is not installed; run `make install`"):
+    with pytest.raises(EnvironmentFault, match="/nowhere/bin/python is not installed; run `make install`"):
         Supervisor(short_plan).launch()
 
 
