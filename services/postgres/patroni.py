@@ -58,11 +58,14 @@ PARAMETERS: dict[str, str | int | bool] = {
     "wal_receiver_status_interval": "1s",
     "hot_standby_feedback": True,
     # A member that comes back within this much WAL streams again without its slot's help ...
-    "wal_keep_size": "128MB",
+    "wal_keep_size": "32MB",
     # ... and one that never does cannot fill the disk.
     "max_slot_wal_keep_size": "2GB",
-    "min_wal_size": "80MB",
-    "max_wal_size": "1GB",
+    # pg_rewind copies all of the new primary's pg_wal and syncs it: what is kept there for recycling is a burst of
+    # writes under live traffic when a former primary comes back (337 MB once stalled its neighbours for 1.4 s).
+    "min_wal_size": "48MB",
+    "max_wal_size": "128MB",
+    "wal_compression": "lz4",
     "checkpoint_timeout": "5min",
     # Clients that vanished are noticed, and hold no locks for long.
     "tcp_keepalives_idle": 5,
