@@ -229,12 +229,12 @@ def verify(
                 done = verification.verify(order, partial(steps.begin, chosen))
             finished.append(done)
             if not (quiet or as_json):
-                terminal.show(console, done.judgement, done.report)
+                terminal.show(console, done.judgement, done.shown_report())
     if as_json:
         click.echo(json.dumps([done.judgement.to_json() for done in finished], indent=2))
     elif quiet:
         for done in finished:
-            console.print(terminal.last_line(done.judgement, done.report), soft_wrap=True)
+            console.print(terminal.last_line(done.judgement, done.shown_report()), soft_wrap=True)
     sys.exit(verification.exit_code(finished))
 
 
@@ -248,9 +248,9 @@ def check(run_dir: Path, quiet: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(done.judgement.to_json(), indent=2))
     elif quiet:
-        console.print(terminal.last_line(done.judgement, done.report), soft_wrap=True)
+        console.print(terminal.last_line(done.judgement, done.shown_report()), soft_wrap=True)
     else:
-        terminal.show(console, done.judgement, done.report)
+        terminal.show(console, done.judgement, done.shown_report())
     sys.exit(done.judgement.exit_code)
 
 
@@ -311,7 +311,7 @@ def demo(seed: int | None, out: Path) -> None:
             with Steps() as steps:
                 done = verification.verify(order, partial(steps.begin, variant))
             finished.append(done)
-            terminal.show(console, done.judgement, done.report)
+            terminal.show(console, done.judgement, done.shown_report())
     console.print(
         f"demo took {time.monotonic() - began:.0f} s; {environment} stays up: `breakwater status {environment}`, "
         f"`breakwater down {environment}`",

@@ -97,5 +97,5 @@ def soak(environment: str, seeds: int, first: int, out: Path, rows: Path) -> Non
                     done = verification.verify(order, partial(steps.begin, f"{variant} {seed}"))
                 append(rows, done.judgement)
                 finished.append(done)
-                console.print(terminal.last_line(done.judgement, done.report), soft_wrap=True)
+                console.print(terminal.last_line(done.judgement, done.shown_report()), soft_wrap=True)
     sys.exit(verification.exit_code(finished))

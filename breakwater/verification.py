@@ -30,6 +30,11 @@ class Finished:
     judgement: Judgement
     report: Path
 
+    def shown_report(self) -> Path:
+        """The report's path as a person types it: from the working directory when it is below that."""
+        here = Path.cwd()
+        return self.report.relative_to(here) if self.report.is_relative_to(here) else self.report
+
 
 @dataclass(frozen=True, slots=True)
 class ControlResult:
