@@ -58,8 +58,8 @@ def ensure_database(admin: ShardEndpoints, secrets: Secrets) -> None:
                     sql.Identifier(FEATURES_DATABASE), sql.Identifier(APP_ROLE)
                 )
             )
-        # Observers read the server's own views through the application's role.
-        connection.execute(sql.SQL("grant pg_monitor to {}").format(sql.Identifier(APP_ROLE)))
+        # Observers read the server's own views through the application's role; a bulk load ends with a checkpoint.
+        connection.execute(sql.SQL("grant pg_monitor, pg_checkpoint to {}").format(sql.Identifier(APP_ROLE)))
 
 
 @_refusals("preparing the shards")

@@ -58,9 +58,11 @@ class ShardEndpoints(BaseModel):
 
     def member_conninfo(self, name: str, *, application_name: str) -> str:
         """conninfo of one member, whatever its role; KeyError when the shard has no such member."""
+        return self.only(name).conninfo("any", application_name=application_name)
+
+    def only(self, name: str) -> ShardEndpoints:
+        """The shard as if it had this member alone; KeyError when it has no such member."""
         for entry in self.hosts:
             if entry.name == name:
-                return ShardEndpoints(
-                    shard=self.shard, hosts=(entry,), dbname=self.dbname, user=self.user, passfile=self.passfile
-                ).conninfo("any", application_name=application_name)
+                return self.model_copy(update={"hosts": (entry,)})
         raise KeyError(f"shard {self.shard} has no member {name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections import Counter, defaultdict
@@ -27,7 +28,7 @@ from services.etl.source import (
     months_of_flights,
     read_source,
 )
-from services.featurestore.errors import NotOwner
+from services.featurestore.errors import NotOwner, ShardUnavailable
 from services.featurestore.partitions import ensure_partitions
 from services.featurestore.sessions import session, transaction
 
@@ -130,6 +131,7 @@ def load_flights(
             progress(LoadProgress(month.label, rows, total_rows))
         if sent:
             list(workers.map(_settle, shards))
+            list(workers.map(_checkpoint, shards))
     return LoadReport(rows, len(entities), outcomes, dict(rejected), tuple(batches), time.monotonic() - started)
 
 
@@ -137,6 +139,20 @@ def _settle(shard: ShardEndpoints) -> None:
     """Do now what autovacuum would do later beside live traffic: statistics, and GIN's pending list."""
     with session(shard, application_name=APPLICATION) as connection:
         connection.execute("vacuum (analyze) entities, features, outcomes")
+
+
+def _checkpoint(shard: ShardEndpoints) -> None:
+    """Have every member write to disk now what the load left dirty; else the kernel does it half a minute later, and
+    commits that need the disk meanwhile wait for it.
+
+    The primary goes first: a standby can only restart from a checkpoint of the primary's that it has replayed.
+    """
+    with session(shard, application_name=APPLICATION) as connection:
+        connection.execute("checkpoint")
+    for host in shard.hosts:
+        member = session(shard.only(host.name), application_name=APPLICATION, target="any")
+        with contextlib.suppress(ShardUnavailable), member as connection:  # one that is away writes when it is back
+            connection.execute("checkpoint")
 
 
 @dataclass(frozen=True, slots=True)

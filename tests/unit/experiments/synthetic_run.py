@@ -79,6 +79,8 @@ class Synthetic:
     baseline_bad: int = 0
     baseline_noise: float = 1.0
     """Latency of the baseline's second half over its first half."""
+    held_up_s: tuple[float, float] | None = None
+    """What is due between these two times is answered at their end, and still in good time."""
     foreign_clock: bool = False
     seed: int = 4711
     keys: dict[int, list[tuple[int, int]]] = field(default_factory=lambda: {0: [], 1: []})
@@ -175,6 +177,8 @@ class Synthetic:
         since = (at - KILL) / S
         if -self.baseline_s / 2 <= since < 0:
             took *= self.baseline_noise
+        if self.held_up_s and self.held_up_s[0] <= since < self.held_up_s[1]:
+            took += (self.held_up_s[1] - since) * 1000
         start = at + int(chance.uniform(0.02, 0.4) * MS)
         row: dict[str, Any] = {
             "op_id": op_id, "kind": kind, "shard": shard, "key": op_id if writing else 0,

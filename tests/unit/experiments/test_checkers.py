@@ -104,6 +104,8 @@ CASES: list[tuple[str, Verdict, dict[str, Any]]] = [
     ("baseline", TRUE, {}),
     ("baseline", TRUE, {"baseline_noise": 3.0}),
     ("baseline", UNKNOWN, {"baseline_noise": 20.0}),
+    ("baseline", TRUE, {"held_up_s": (-2.0, -1.6)}),
+    ("baseline", UNKNOWN, {"held_up_s": (-4.0, 0.0)}),
     ("baseline", UNKNOWN, {"baseline_bad": 1}),
     ("baseline", UNKNOWN, {"baseline_s": 0.5}),
     ("journal", TRUE, {}),
