@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import Final
 
-NS_PER_S = 1_000_000_000
+NS_PER_S: Final = 1_000_000_000
+ON_TIME_NS: Final = 250_000_000
+"""An arrival that its client takes up later than this after its due time is not sent: no arrival waits for a server, so
+the client itself stood still, and a burst of all that it missed would be another load than the planned one. Far above
+the scheduling jitter of a busy machine, below every deadline."""
 
 
 def poisson(rate: float, seed: str) -> Iterator[int]:

@@ -25,7 +25,7 @@ from locust import FastHttpUser, events, task
 from locust.env import Environment
 from locust.exception import StopUser
 
-from loadtests.arrivals import NS_PER_S, poisson, uniform
+from loadtests.arrivals import NS_PER_S, ON_TIME_NS, poisson, uniform
 from loadtests.keys import SEGMENT, entity_of, keys_of, value_of, vector_of
 from loadtests.launch import Process, http_streams
 from loadtests.outcome import Outcome, predicted, unanswered, written
@@ -180,9 +180,8 @@ class HttpStream(FastHttpUser):
             if wait_s > 0 and self.session.over.wait(wait_s) and time.monotonic_ns() < due:
                 break  # ended early; what was due by then is still accounted for
             operation = self.operation()
-            late = time.monotonic_ns() - due > self.deadline_ms * NS_PER_MS
-            if late or self.pool.free_count() == 0:
-                now = time.monotonic_ns()
+            now = time.monotonic_ns()
+            if now - due > ON_TIME_NS or self.pool.free_count() == 0:
                 outcome = Outcome(Error.NOT_SENT, Durability.NONE if self.kind is Kind.PREDICT else Durability.FAIL)
                 self.record(operation, due, now, now, outcome)
             else:

@@ -55,7 +55,7 @@ class Attempt:
     start_ns: int
     deadline_ns: int
     commit_sent: bool = False
-    expired: bool = False
+    given_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +79,16 @@ async def attempt(links: ShardLinks, state: Attempt, body: Body) -> Outcome:
     if link is None:
         return Outcome(Error.REFUSED, Durability.FAIL)
 
-    def expire() -> None:
-        state.expired = True
+    def give_up() -> None:
+        state.given_up = True
         link.cut()
 
     remaining_s = (state.deadline_ns - time.monotonic_ns()) / NS_PER_S + PATIENCE_S
-    timer = asyncio.get_running_loop().call_later(remaining_s, expire)
+    timer = asyncio.get_running_loop().call_later(remaining_s, give_up)
     broken = True
     try:
         outcome = await body(link, state)
-        broken = state.expired or link.connection.closed
+        broken = state.given_up or link.connection.closed
     except (psycopg.Error, OSError) as error:
         outcome = _failed(error, link, state)
     finally:
@@ -133,7 +133,7 @@ async def read(link: Link, state: Attempt, entity: UUID, event_time: str, expect
 
 def _failed(error: Exception, link: Link, state: Attempt) -> Outcome:
     """An error before COMMIT was sent left nothing behind; any error after it leaves the row's fate open."""
-    if state.expired:
+    if state.given_up:
         reason = Error.TIMEOUT
     elif isinstance(error, ReadOnlySqlTransaction):
         reason = Error.READ_ONLY

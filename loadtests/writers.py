@@ -19,7 +19,7 @@ from uuid import UUID
 
 import uvloop
 
-from loadtests.arrivals import NS_PER_S, poisson, uniform
+from loadtests.arrivals import NS_PER_S, ON_TIME_NS, poisson, uniform
 from loadtests.connections import ShardLinks
 from loadtests.keys import entity_of, keys_of, value_of, vector_of
 from loadtests.launch import Process
@@ -109,7 +109,7 @@ class Streams:
             value = value_of(plan.run_tag, key)
             vector = vector_json(vector_of(value, plan.write_event_time))
             row = WriteRow(entity_of(plan.run_tag, key), event_time, vector)
-            if state.expired:
+            if state.start_ns - due > ON_TIME_NS:
                 outcome = Outcome(Error.NOT_SENT, Durability.FAIL)
             else:
                 outcome = await attempt(links, state, lambda link, state: write(link, state, row))
@@ -126,7 +126,7 @@ class Streams:
 
         async def perform(due: int, state: Attempt) -> None:
             entity, event_time, expected = choice.choice(samples)
-            if state.expired:
+            if state.start_ns - due > ON_TIME_NS:
                 outcome = Outcome(Error.NOT_SENT)
             else:
                 outcome = await attempt(
@@ -138,14 +138,14 @@ class Streams:
         await self._stream(arrivals, plan.deadlines_ms.read, perform)
 
     async def _stream(self, arrivals: Iterator[int], deadline_ms: int, perform: Perform) -> None:
-        """Start a task for each arrival at its due time; one taken up only after its deadline counts as not sent."""
+        """Start a task for each arrival at its due time; one taken up too late is not sent."""
         tasks: set[asyncio.Task[None]] = set()
         for offset in arrivals:
             due = self._plan.start_ns + offset
             if due >= self._plan.end_ns or await self._over_before(due):
                 break
             now, deadline = time.monotonic_ns(), due + deadline_ms * NS_PER_MS
-            task = asyncio.create_task(perform(due, Attempt(now, deadline, expired=now > deadline)))
+            task = asyncio.create_task(perform(due, Attempt(now, deadline)))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
         await asyncio.gather(*tasks)

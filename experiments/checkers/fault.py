@@ -10,14 +10,11 @@ import numpy as np
 from experiments.evidence import Evidence
 from experiments.history import History, Mask
 from experiments.record import FaultRecord, RunRecord, Window
+from loadtests.arrivals import ON_TIME_NS
 from loadtests.record import Error, Kind
 
 NS_PER_S: Final = 1_000_000_000
 NS_PER_MS: Final = 1_000_000
-
-ON_TIME_NS: Final = 250 * NS_PER_MS
-"""A client that sent an operation later than this after its due time was itself the delay: far above the scheduling
-jitter of a busy machine, below every deadline. Such an operation was not attempted, and its failure is the client's."""
 
 COUNT_NOISE: Final = 4.0
 """Poisson arrivals (predictions, reads): fewer rows than rate x time by more than this many standard deviations are
