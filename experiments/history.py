@@ -59,6 +59,13 @@ def merge(run_dir: Path) -> Merged:
     A stream cut off by a kill gives its whole batches; the cut is kept in the file's metadata, so that a later
     judge knows of it too. RunFileError when a part is no stream of the history's schema at all.
     """
+    merged, parts, torn = _parts(run_dir)
+    _write(run_dir / HISTORY_FILE, merged)
+    return Merged(merged.num_rows, parts, torn)
+
+
+def _parts(run_dir: Path) -> tuple[pa.Table, int, tuple[TornPart, ...]]:
+    """All parts' rows as one table that knows of the torn ones, the number of parts, and the torn ones."""
     tables: list[pa.Table] = []
     torn: list[TornPart] = []
     for path in sorted((run_dir / PARTS_DIR).glob("*.arrow")):
@@ -69,8 +76,7 @@ def merge(run_dir: Path) -> Merged:
     merged = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
     merged = merged.sort_by([("sched_ns", "ascending"), ("process", "ascending"), ("op_id", "ascending")])
     listed = json.dumps([{"name": part.name, "rows": part.rows, "reason": part.reason} for part in torn])
-    _write(run_dir / HISTORY_FILE, merged.replace_schema_metadata({_TORN: listed.encode()}))
-    return Merged(merged.num_rows, len(tables), tuple(torn))
+    return merged.replace_schema_metadata({_TORN: listed.encode()}), len(tables), tuple(torn)
 
 
 def _read_part(path: Path) -> tuple[pa.Table, str | None]:
@@ -145,6 +151,11 @@ class History:
     @classmethod
     def load(cls, run_dir: Path) -> History:
         return cls.from_table(_read(run_dir / HISTORY_FILE, SCHEMA))
+
+    @classmethod
+    def so_far(cls, run_dir: Path) -> History:
+        """What the clients of a run that still goes on have flushed."""
+        return cls.from_table(_parts(run_dir)[0])
 
     @classmethod
     def from_table(cls, table: pa.Table) -> History:

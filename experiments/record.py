@@ -40,8 +40,12 @@ class WallAnchor(Strict):
 
 
 class Windows(Strict):
-    """Phases of a run; None for a phase that was never reached. `fault` runs from the kill to the start-again."""
+    """Phases of a run; None for a phase that was never reached. `fault` runs from the kill to the start-again.
 
+    `undisturbed` is all the load between warm-up and fault; `baseline` is its last part, once the platform was steady.
+    """
+
+    undisturbed: Window | None = None
     baseline: Window | None = None
     fault: Window | None = None
     recovery: Window | None = None
@@ -49,7 +53,8 @@ class Windows(Strict):
     @property
     def whole(self) -> Window | None:
         """From the first phase's start to the last phase's end."""
-        reached = [window for window in (self.baseline, self.fault, self.recovery) if window is not None]
+        phases = (self.undisturbed, self.baseline, self.fault, self.recovery)
+        reached = [window for window in phases if window is not None]
         return (min(start for start, _ in reached), max(end for _, end in reached)) if reached else None
 
 

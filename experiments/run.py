@@ -258,7 +258,6 @@ def _write_plan(order: Order, environment: Environment, directory: Path, record:
     samples = directory / "samples.jsonl"
     write_samples(environment.shards(), samples, seed=order.seed, loaded_before=LOADED_BEFORE)
     start_ns = time.monotonic_ns() + LEAD_S * NS
-    phases = profile.warm_up_s + profile.baseline_s + profile.fault_s + profile.recovery_s
     now = datetime.datetime.now(datetime.UTC)
     plan = LoadPlan(
         environment=order.environment,
@@ -276,7 +275,7 @@ def _write_plan(order: Order, environment: Environment, directory: Path, record:
         deadlines_ms=DEADLINES,
         write_event_time=now.replace(day=1, hour=0, minute=0, second=0, microsecond=0),
         start_ns=start_ns,
-        end_ns=start_ns + int((phases + SLACK_S) * NS),
+        end_ns=start_ns + int((profile.warm_up_s + profile.longest_s + SLACK_S) * NS),
         stop_file=directory / "stop",
         out_dir=directory / history.PARTS_DIR,
         event_log=directory / EVENTS_FILE,
@@ -349,6 +348,7 @@ def _experiment(order: Order, directory: Path, record: RunRecord) -> None:
         "shard": record.shards[order.seed % len(record.shards)].shard,
         "scope": "server" if order.variant.startswith("server") else "member",
         "baseline_s": profile.baseline_s,
+        "settle_s": profile.settle_s,
         "fault_s": profile.fault_s,
         "recovery_s": profile.recovery_s,
     }
@@ -363,7 +363,7 @@ def _experiment(order: Order, directory: Path, record: RunRecord) -> None:
     with (directory / "logs" / "chaos-console.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         try:
-            process.wait(timeout=profile.baseline_s + profile.fault_s + profile.recovery_s + SLACK_S)
+            process.wait(timeout=profile.longest_s + SLACK_S)
         except subprocess.TimeoutExpired:
             process.kill()
         finally:
@@ -390,14 +390,15 @@ def _collect(environment: Environment, directory: Path, record: RunRecord) -> No
 def _last_record(directory: Path, record: RunRecord, completed: bool) -> RunRecord:
     marks = {e.kind: e.t_ns for e in read_events(directory / EVENTS_FILE) if e.source in {"run", "fault"}}
     fault = read_fault(directory)
-    begun, struck = marks.get("baseline"), fault.t_ns if fault else None
+    struck = fault.t_ns if fault else None
     started, ended = marks.get("started"), marks.get("recovered", marks.get("finished"))
 
     def window(start: int | None, end: int | None) -> tuple[int, int] | None:
         return None if start is None or end is None else (start, end)
 
     windows = Windows(
-        baseline=window(begun, struck),
+        undisturbed=window(marks.get("undisturbed"), struck),
+        baseline=window(marks.get("baseline"), struck),
         fault=window(struck, started),
         recovery=window(started, ended),
     )

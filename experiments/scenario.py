@@ -61,8 +61,15 @@ class LoadProfile(Strict):
     warm_up_s: Seconds
     """Load before anything is measured: pools grow, caches fill, code is compiled."""
     baseline_s: Seconds
+    settle_s: Seconds
+    """How much longer the load may run undisturbed until its last `baseline_s` were steady."""
     fault_s: Seconds
     recovery_s: Seconds
+
+    @property
+    def longest_s(self) -> float:
+        """All phases after the warm-up, if each lasts as long as it may."""
+        return self.baseline_s + self.settle_s + self.fault_s + self.recovery_s
 
 
 class Extension(Strict):

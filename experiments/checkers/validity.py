@@ -10,31 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-import numpy as np
-
 from experiments.checkers.fault import (
     COUNT_NOISE,
-    NS_PER_MS,
-    NS_PER_S,
     attempted_on_time,
     attempted_writes,
     doubt_clocks,
     due,
 )
 from experiments.checkers.finding import Exhibit, Finding, Verdict, count, measured, unknown
+from experiments.checkers.noise import MIN_A_SECOND, MIN_SECONDS, unlike_halves
 from experiments.evidence import Evidence
 from experiments.history import History
 from experiments.record import RunRecord, Window
 from experiments.scenario import Promise
 from loadtests.record import Kind
-
-MIN_A_SECOND: Final = 20
-"""A second with fewer operations of a kind says nothing of the kind's slow ones."""
-MIN_SECONDS: Final = 3
-"""The median of fewer seconds is no typical one."""
-
-DEFAULT_FLOOR_MS: Final = 25.0
-"""Halves of a baseline that differ by less than this are alike whatever their ratio (the design's `steady + 25 ms`)."""
 
 
 def fault_proven(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
@@ -119,34 +108,19 @@ def _share(promise: Promise, attempted: int, scheduled: float, noun: str) -> Fin
 
 
 def baseline_healthy(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
-    """Largest ratio between the noise of the baseline's two halves, over all kinds; nothing in it may be bad.
-
-    A half's noise is the p99 of its typical second (the median of its seconds): a p99 over the whole half would be the
-    length of its one longest stall, for a single fsync of 0.1 s delays more than 1 % of a few seconds' operations.
-    """
+    """Largest ratio between the noise of the baseline's two halves, over all kinds; nothing before the fault is bad."""
     window = run.windows.baseline
     if window is None:
         return unknown(promise, "the run has no baseline window")
-    # What was still under way at the window's end may have met the fault.
-    rows = history.where(history.scheduled_in(window) & (history.end_ns < window[1]) & attempted_on_time(history))
+    before = run.windows.undisturbed or window
+    # What was still under way at the end may have met the fault.
+    rows = history.where(history.scheduled_in(before) & (history.end_ns < before[1]) & attempted_on_time(history))
     out_of = count(len(rows), "operation")
     bad = int((~rows.available).sum())
     if bad:
         reason = f"{count(bad, 'bad operation')} of {len(rows):,} before the fault"
         return unknown(promise, reason, n=len(rows), out_of=out_of)
-    floor_ns = promise.number("floor_ms", DEFAULT_FLOOR_MS) * NS_PER_MS
-    middle = (window[0] + window[1]) // 2
-    spans = (window[0], middle), (middle, window[1])
-    worst: tuple[float, str] | None = None
-    for kind in Kind:
-        halves = [noise for span in spans if (noise := _noise_ns(rows.where(rows.of(kind)), span)) is not None]
-        if len(halves) < len(spans):
-            continue
-        low, high = sorted(halves)
-        ratio = 1.0 if high - low <= floor_ns else high / max(low, 1.0)
-        words = f"{kind.value} p99 of a typical second {low / NS_PER_MS:.1f} and {high / NS_PER_MS:.1f} ms"
-        if worst is None or ratio > worst[0]:
-            worst = (ratio, words)
+    worst = unlike_halves(rows, window)
     if worst is None:
         reason = f"no kind has {MIN_SECONDS} seconds with {MIN_A_SECOND} operations in each half of the baseline"
         return unknown(promise, reason, n=len(rows), out_of=out_of)
@@ -155,16 +129,6 @@ def baseline_healthy(history: History, evidence: Evidence, promise: Promise, run
     if not promise.kept(ratio):
         return unknown(promise, reason, value=ratio, n=len(rows), out_of=out_of)
     return measured(promise, ratio, n=len(rows), out_of=out_of, reason=reason)
-
-
-def _noise_ns(rows: History, span: Window) -> float | None:
-    """Median of the p99 latencies of the span's seconds; None when too few of them hold enough operations."""
-    begin, end = span
-    inside = (rows.sched_ns >= begin) & (rows.sched_ns < end)
-    second, latency = (rows.sched_ns[inside] - begin) // NS_PER_S, rows.latency_ns[inside]
-    numbers, counts = np.unique(second, return_counts=True)
-    p99s = [np.percentile(latency[second == number], 99) for number in numbers[counts >= MIN_A_SECOND]]
-    return float(np.median(p99s)) if len(p99s) >= MIN_SECONDS else None
 
 
 def journal_clean(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:

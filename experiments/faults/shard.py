@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import ValidationError
 
+from experiments.checkers.noise import TWICE, unlike_halves
 from experiments.errors import ExperimentError, fields
+from experiments.history import History
 from experiments.record import FaultRecord, ProcessId
 from infra import environment as runtime
 from infra.stack import open_environment
+from loadtests.arrivals import NS_PER_S
 from services.contracts.events import Event, EventLog, monotonic_clock_id
 
 FAULT_FILE: Final = "fault.json"
 EVENTS_FILE: Final = "events.jsonl"
 POLL_S: Final = 0.1
+FLUSHED_S: Final = 2
+"""Load writes its history each second; what is older than this can be read."""
 NEW_PRIMARY_S: Final = 40.0
 """Past the promise of 30 s: a shard without a primary by then has broken it, and the run need not wait for more."""
 
@@ -25,11 +31,23 @@ class NoPrimary(ExperimentError):
     """The shard has no primary that could be killed: the environment was not in its steady state."""
 
 
-def baseline(run_dir: str, seconds: float) -> dict[str, float]:
-    """Let load run undisturbed: what everything else is compared with."""
-    _say(run_dir, Event.now("run", "baseline"))
-    time.sleep(seconds)
-    return {"seconds": seconds}
+def baseline(run_dir: str, seconds: float, settle_s: float) -> dict[str, float]:
+    """Let load run undisturbed until its last `seconds` were steady, `settle_s` longer at most.
+
+    A disk that still writes what an installation left, say, makes a baseline that proves nothing; it is waited for.
+    What was bad meanwhile is not forgotten: the undisturbed window holds it.
+    """
+    begun = Event.now("run", "undisturbed")
+    _say(run_dir, begun)
+    time.sleep(seconds + FLUSHED_S)
+    while True:
+        end = time.monotonic_ns() - FLUSHED_S * NS_PER_S
+        steady = unlike_halves(History.so_far(Path(run_dir)), (end - int(seconds * NS_PER_S), end))
+        if (steady is not None and steady[0] <= TWICE) or end - begun.t_ns >= (seconds + settle_s) * NS_PER_S:
+            break
+        time.sleep(1.0)
+    _say(run_dir, replace(begun, kind="baseline", t_ns=end - int(seconds * NS_PER_S)))
+    return {"seconds": seconds, "settled_s": (end - begun.t_ns) / NS_PER_S - seconds}
 
 
 def kill_primary(environment: str, run_dir: str, shard: int, scope: Literal["server", "member"]) -> dict[str, Any]:

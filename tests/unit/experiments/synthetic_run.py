@@ -76,6 +76,8 @@ class Synthetic:
     reads_stalled_s: tuple[float, float] | None = None
     frozen_s: tuple[float, float] | None = None
     """The edge answers nothing between these two times."""
+    settling_s: float = 0.0
+    """The first part of it in which the platform was not steady yet."""
     baseline_bad: int = 0
     baseline_noise: float = 1.0
     """Latency of the baseline's second half over its first half."""
@@ -135,7 +137,8 @@ class Synthetic:
                 predict=self.predict_rate, write=self.write_rate, write_api=self.write_api_rate, read=self.read_rate
             ),
             windows=Windows(
-                baseline=(KILL - int(self.baseline_s * S), KILL),
+                undisturbed=(KILL - int(self.baseline_s * S), KILL),
+                baseline=(KILL - int((self.baseline_s - self.settling_s) * S), KILL),
                 fault=(KILL, KILL + int(end * S)) if self.fault else None,
                 recovery=(KILL + int(end * S), KILL + int((end + self.recovery_s) * S)) if self.fault else None,
             ),

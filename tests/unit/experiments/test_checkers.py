@@ -107,6 +107,8 @@ CASES: list[tuple[str, Verdict, dict[str, Any]]] = [
     ("baseline", TRUE, {"held_up_s": (-2.0, -1.6)}),
     ("baseline", UNKNOWN, {"held_up_s": (-4.0, 0.0)}),
     ("baseline", UNKNOWN, {"baseline_bad": 1}),
+    ("baseline", UNKNOWN, {"baseline_bad": 1, "baseline_s": 12.0, "settling_s": 4.0}),
+    ("baseline", TRUE, {"baseline_s": 12.0, "settling_s": 4.0, "held_up_s": (-11.0, -8.5)}),
     ("baseline", UNKNOWN, {"baseline_s": 0.5}),
     ("journal", TRUE, {}),
     ("journal", FALSE, {"steady_after": False}),

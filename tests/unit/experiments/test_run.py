@@ -114,12 +114,14 @@ def test_the_first_record_names_the_members_and_claims_nothing(tmp_path: Path) -
 
 
 def test_windows_run_from_phase_to_phase(tmp_path: Path) -> None:
+    note(tmp_path, 5, "run", "undisturbed")
     note(tmp_path, 10, "run", "baseline")
     strike(tmp_path, 40)
     note(tmp_path, 60, "fault", "started")
     note(tmp_path, 90, "run", "recovered")
     note(tmp_path, 95, "run", "finished")
     record = runs._last_record(tmp_path, first(tmp_path), True)
+    assert record.windows.undisturbed == (5 * S, 40 * S)
     assert record.windows.baseline == (10 * S, 40 * S)
     assert record.windows.fault == (40 * S, 60 * S)
     assert record.windows.recovery == (60 * S, 90 * S)
