@@ -19,7 +19,6 @@ from uuid import UUID
 
 import gevent
 import orjson
-from gevent.event import Event
 from gevent.pool import Pool
 from locust import FastHttpUser, events, task
 from locust.env import Environment
@@ -77,19 +76,30 @@ class Session:
         PLAN.out_dir.mkdir(parents=True, exist_ok=True)
         self.recorder = Recorder(Process.LOCUST.part(PLAN.out_dir), Process.LOCUST)
         self.op_ids = itertools.count(Process.LOCUST << 48)
-        self.over = Event()
+        self.over = False
         self.running = http_streams(PLAN)
         self.keeper = gevent.spawn(self._keep)
 
     def _keep(self) -> None:
         """Flush each second; raise `over` when the plan ends."""
         flushed = time.monotonic()
-        while not self.over.wait(STOP_POLL_S):
-            if PLAN.over():
-                self.over.set()
+        while not self.over:
+            gevent.sleep(STOP_POLL_S)
+            self.over = self.over or PLAN.over()
             if time.monotonic() - flushed >= FLUSH_S:
                 self.recorder.flush()
                 flushed = time.monotonic()
+
+    def over_before(self, due: int) -> bool:
+        """Sleep until `due`; True when the load ends first. What is overdue does not sleep, or it would never catch up.
+
+        By sleeping: an Event's `wait` with a timeout was seen to lose its wake-up on a busy machine (gevent 26.9).
+        """
+        while (wait_s := (due - time.monotonic_ns()) / NS_PER_S) > 0:
+            if self.over:
+                return True
+            gevent.sleep(min(wait_s, STOP_POLL_S))
+        return False
 
     def stream_ended(self, environment: Environment) -> None:
         self.running -= 1
@@ -107,7 +117,7 @@ def _start(**_: Any) -> None:
 def _finish(environment: Environment, **_: Any) -> None:
     """Also after SIGTERM: what is in flight is recorded as such before the history closes."""
     for session in _session:
-        session.over.set()
+        session.over = True
         session.keeper.join()
         for stream in HttpStream.started:
             stream.finish()
@@ -173,12 +183,8 @@ class HttpStream(FastHttpUser):
         """Hand each arrival to a greenlet at its due time; one that cannot be handed over is recorded NOT_SENT."""
         for offset in self.arrivals():
             due = PLAN.start_ns + offset
-            wait_s = (due - time.monotonic_ns()) / NS_PER_S
-            if due >= PLAN.end_ns:
+            if due >= PLAN.end_ns or self.session.over_before(due):
                 break
-            # What is overdue is handed over at once: one arrival per turn of a busy loop would never catch up.
-            if wait_s > 0 and self.session.over.wait(wait_s) and time.monotonic_ns() < due:
-                break  # ended early; what was due by then is still accounted for
             operation = self.operation()
             now = time.monotonic_ns()
             if now - due > ON_TIME_NS or self.pool.free_count() == 0:
@@ -192,7 +198,9 @@ class HttpStream(FastHttpUser):
 
     def finish(self) -> None:
         """Wait for what is in flight; what outlasts every deadline is stopped and recorded as unanswered."""
-        self.pool.join(timeout=_longest_s(self.deadline_ms))
+        end = time.monotonic() + _longest_s(self.deadline_ms)
+        while len(self.pool) and time.monotonic() < end:
+            gevent.sleep(STOP_POLL_S)
         self.pool.kill()
 
     def perform(self, operation: Operation, due: int) -> None:
