@@ -12,6 +12,7 @@ import yaml
 from infra.environment import EnvironmentFault
 from infra.kubernetes.plan import KubernetesPlan
 from infra.kubernetes.record import Registered, record
+from infra.kubernetes.wire import plain
 
 MARK: Final = ".breakwater-render"
 """JSON: the environment and the files of a directory that we wrote, so that a second rendering replaces just those.
@@ -36,9 +37,6 @@ KIND_ORDER: Final = (
     "HorizontalPodAutoscaler",
 )
 """Who needs whom: rules before pods, what pods mount before them."""
-
-MARKED_SECRET: Final = "4dabf18193072939515e22adb298388d"  # noqa: S105 - a mark, no secret
-"""The key by which Pulumi marks a secret on the wire (pulumi/runtime/rpc.py, _special_sig_key)."""
 
 FIRST_KEYS: Final = ("apiVersion", "kind", "name", "metadata", "type")
 
@@ -112,24 +110,10 @@ def _own_files(environment: str, out: Path) -> set[str]:
 
 
 def _manifest(found: Registered) -> Manifest:
-    cleaned = _plain(found.inputs)
+    cleaned = plain(found.inputs)
     if not isinstance(cleaned, dict) or "kind" not in cleaned:
         raise AssertionError(f"{found.type} {found.name} was registered without a kind")
     return cleaned
-
-
-def _plain(value: Any) -> Any:
-    """Pulumi sends all numbers as floats, what is not set as None, and secrets in a wrapper."""
-    match value:
-        case dict() if MARKED_SECRET in value:
-            return _plain(value["value"])
-        case dict():
-            return {key: _plain(item) for key, item in value.items() if item is not None}
-        case list():
-            return [_plain(item) for item in value]
-        case float() if value.is_integer():
-            return int(value)
-    return value
 
 
 class _Dumper(yaml.SafeDumper):
