@@ -132,7 +132,7 @@ def test_chaos_is_off_unless_it_is_switched_on_and_names_the_component() -> None
 
 
 def test_bounds_of_ports_hold_for_the_local_runtime_only() -> None:
-    assert parsed(runtime="kubernetes", postgres={"shards": 18}).postgres.shards == 18
+    assert parsed(**kubernetes(), postgres={"shards": 18}).postgres.shards == 18
 
 
 @pytest.mark.parametrize("environment", ["local", "staging", "production"])
