@@ -14,8 +14,11 @@ KUBERNETES: Final = "kubernetes:"
 class Shown(Protocol):
     """pulumi_policy.PolicyResource, as far as it concerns us; `props` is camelCase."""
 
-    resource_type: str
-    props: Mapping[str, Any]
+    @property
+    def resource_type(self) -> str: ...
+
+    @property
+    def props(self) -> Mapping[str, Any]: ...
 
 
 def resources_of(shown: Iterable[Shown]) -> list[Resource]:
