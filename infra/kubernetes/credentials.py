@@ -17,7 +17,7 @@ class StackSecrets:
 
     def __init__(self) -> None:
         config = pulumi.Config(NAMESPACE)
-        missing = [name for name in STACK_SECRETS if config.get(name) is None]
+        missing = [name for name in STACK_SECRETS if config.get_secret(name) is None]
         if missing:
             raise pulumi.RunError(
                 f"the stack lacks {len(missing)} of its {len(STACK_SECRETS)} secrets: {', '.join(missing)}; make them "

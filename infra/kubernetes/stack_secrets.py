@@ -20,8 +20,8 @@ SECRET_BYTES: Final = 24
 """192 bits: beyond guessing, short enough for every server's limits."""
 CERTIFICATE_DAYS: Final = 365
 """Renewing rolls every server: once a year is a rehearsal, more often a nuisance. docs/runbooks/staging.md says how."""
-CA_KEY: Final = "tls_ca_key"
-"""Stays in the directory: the cluster never needs it, a renewal does."""
+CA_KEY: Final = ".tls_ca_key"
+"""Stays in the directory, hidden from the loop that sets the others: the cluster never needs it, a renewal does."""
 
 
 def subjects(plan: KubernetesPlan) -> dict[str, Subject]:

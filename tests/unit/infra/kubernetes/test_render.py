@@ -16,20 +16,23 @@ from click.testing import CliRunner
 from breakwater.cli import cli
 from infra.environment import EnvironmentFault
 from infra.kubernetes.names import STACK_SECRETS
-from infra.kubernetes.render import files, manifests, write
+from infra.kubernetes.render import files, write
 from infra.topology import TopologyError
-from tests.unit.infra.kubernetes.conftest import ROOT, shipped
+from tests.unit.infra.kubernetes.conftest import ROOT
 
 Rendered = Callable[[str], list[dict[str, Any]]]
-COMMAND = [sys.executable, "-c", "from breakwater.cli import main; main()"]
 
 
 def test_two_renderings_are_equal_in_any_process(tmp_path: Path, rendered: Rendered) -> None:
     here = files(rendered("staging"))
-    assert files(manifests(shipped("staging"))) == here
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "BREAKWATER_PROJECT": str(ROOT)}
+    again = (
+        "import sys; from pathlib import Path; from tests.unit.infra.kubernetes.conftest import shipped; "
+        "from infra.kubernetes.render import files, write; "
+        "write('staging', files(manifests(shipped('staging'))), Path(sys.argv[1]))"
+    )
     out = tmp_path / "out"
-    subprocess.run([*COMMAND, "render", "staging", "--out", str(out)], check=True, env=environment, capture_output=True)
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    subprocess.run([sys.executable, "-c", again, str(out)], check=True, env=environment, cwd=ROOT, capture_output=True)
     assert {path.name: path.read_text() for path in out.glob("*.yaml")} == here
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from infra.policy.model import Environment
 from infra.policy.pack import environment_of, resources_of
 from infra.policy.rules import RULES, judge
-from tests.unit.infra.kubernetes.conftest import one, pod
+from tests.unit.infra.kubernetes.conftest import ROOT, one, pod
 
 Manifests = list[dict[str, Any]]
 Rendered = Callable[[str], Manifests]
@@ -296,6 +298,12 @@ def test_every_rule_has_a_breach_that_it_catches() -> None:
 def test_staging_may_have_what_production_must_not(rendered: Rendered) -> None:
     findings = judge(rendered("staging"), PRODUCTION)
     assert {finding.rule for finding in findings} == {"no-chaos-in-production", "spread"}
+
+
+def test_the_pack_needs_nothing_but_the_standard_library() -> None:
+    """It runs in an environment of its own, which has pulumi-policy and nothing of ours."""
+    said = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import infra.policy.rules, infra.policy.pack"
+    subprocess.run([sys.executable, "-S", "-c", said], check=True, env={})
 
 
 class Shown:
