@@ -35,7 +35,10 @@ SCRAM_SALT_BYTES: Final = 16
 
 
 class Owner(BaseModel):
-    """A role and the database that it owns, on some shards. `observes`: may read the servers' own views, and end a bulk load with a checkpoint."""
+    """A role and the database that it owns, on some shards.
+
+    `observes`: may read the servers' own views, and end a bulk load with a checkpoint.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
