@@ -10,8 +10,3 @@ MAGE_DATABASE: Final = "mage"
 MAGE_ROLE: Final = "breakwater_mage"
 MAGE_SHARD: Final = 0
 """Mage keeps its own records in a database of their own, on the first shard's servers."""
-
-
-def patroni_namespace(environment: str) -> str:
-    """Where Patroni keeps its scopes in etcd."""
-    return f"/breakwater/{environment}/patroni/"

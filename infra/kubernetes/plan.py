@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from infra.names import APP_ROLE, FEATURES_DATABASE, patroni_namespace
+from infra.names import APP_ROLE, FEATURES_DATABASE
 from infra.topology import Kubernetes, Topology, TopologyError
-from services.contracts.shards import HostPort, ShardEndpoints
+from services.contracts.shards import HostPort, ShardEndpoints, patroni_namespace
 from services.coordination import tls
 
 LABEL_DOMAIN: Final = "breakwater.dev"

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from infra.names import APP_ROLE, FEATURES_DATABASE, patroni_namespace
+from infra.names import APP_ROLE, FEATURES_DATABASE
 from infra.topology import Topology
-from services.contracts.shards import HostPort, ShardEndpoints
+from services.contracts.shards import HostPort, ShardEndpoints, patroni_namespace
 
 LOOPBACK: Final = "127.0.0.1"
 

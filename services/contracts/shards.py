@@ -23,6 +23,11 @@ KEEPALIVE: dict[str, str] = {
 """A silent peer is given up after about 4 s; tcp_user_timeout is in milliseconds."""
 
 
+def patroni_namespace(environment: str) -> str:
+    """Prefix of everything that the environment's Patronis keep in etcd."""
+    return f"/breakwater/{environment}/patroni/"
+
+
 class HostPort(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
