@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
 from typing import Any
 
 import pulumi
@@ -13,7 +15,7 @@ from infra.kubernetes.program import deploy
 from infra.kubernetes.record import Recorder, record
 from infra.kubernetes.wire import plain
 from infra.topology import TopologyError
-from tests.unit.infra.kubernetes.conftest import shipped
+from tests.unit.infra.kubernetes.conftest import ROOT, shipped
 
 
 def configured(**secrets: str) -> None:
@@ -83,3 +85,24 @@ def test_a_missing_secret_ends_the_program_before_anything_is_registered() -> No
 def test_a_local_environment_has_no_manifests() -> None:
     with pytest.raises(TopologyError, match="local runs on local; manifests are made of"):
         shipped("local")
+
+
+def test_pulumis_entry_deploys_the_stack_that_is_selected(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
+    pulumi.runtime.set_mocks(recorder, project="breakwater", stack="production")
+    configured()
+    monkeypatch.setattr(sys, "path", [str(ROOT / "infra"), *sys.path])
+
+    @pulumi.runtime.test  # type: ignore[untyped-decorator]
+    def program() -> None:
+        runpy.run_path(str(ROOT / "infra"), run_name="__main__")
+
+    program()
+    assert "breakwater-production" in {made.name for made in recorder.registered}
+    assert str(ROOT / "infra") not in sys.path
+
+
+def test_pulumis_entry_refuses_a_stack_that_runs_elsewhere() -> None:
+    pulumi.runtime.set_mocks(Recorder(), project="breakwater", stack="local")
+    with pytest.raises(pulumi.RunError, match="local runs on local"):
+        runpy.run_path(str(ROOT / "infra"), run_name="__main__")
