@@ -134,13 +134,13 @@ def container(
     ports: Mapping[str, int] | None = None,
     **options: Any,
 ) -> core.v1.ContainerArgs:
-    """`env` may use $(POD_NAME) and $(POD_IP), which every container knows; so may `command`."""
+    """`env` and `command` may use $(POD_NAME), which every container knows."""
     return core.v1.ContainerArgs(
         name=name,
         image=image,
         image_pull_policy="IfNotPresent",
         command=list(command),
-        env=[*IDENTITY, *(core.v1.EnvVarArgs(name=key, value=value) for key, value in (env or {}).items())],
+        env=[IDENTITY, *(core.v1.EnvVarArgs(name=key, value=value) for key, value in (env or {}).items())],
         ports=[
             core.v1.ContainerPortArgs(name=key, container_port=number, protocol="TCP")
             for key, number in (ports or {}).items()
@@ -153,12 +153,10 @@ def container(
     )
 
 
-def _field(name: str, path: str) -> core.v1.EnvVarArgs:
-    source = core.v1.EnvVarSourceArgs(field_ref=core.v1.ObjectFieldSelectorArgs(field_path=path))
-    return core.v1.EnvVarArgs(name=name, value_from=source)
-
-
-IDENTITY: Final = (_field("POD_NAME", "metadata.name"), _field("POD_IP", "status.podIP"))
+IDENTITY: Final = core.v1.EnvVarArgs(
+    name="POD_NAME",
+    value_from=core.v1.EnvVarSourceArgs(field_ref=core.v1.ObjectFieldSelectorArgs(field_path="metadata.name")),
+)
 
 # Placement
 
