@@ -27,7 +27,7 @@ def test_two_renderings_are_equal_in_any_process(tmp_path: Path, rendered: Rende
     here = files(rendered("staging"))
     again = (
         "import sys; from pathlib import Path; from tests.unit.infra.kubernetes.conftest import shipped; "
-        "from infra.kubernetes.render import files, write; "
+        "from infra.kubernetes.render import files, manifests, write; "
         "write('staging', files(manifests(shipped('staging'))), Path(sys.argv[1]))"
     )
     out = tmp_path / "out"
