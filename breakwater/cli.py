@@ -20,6 +20,7 @@ from rich.table import Table
 from breakwater import verification, workloads
 from breakwater.console import Steps, err
 from breakwater.console import out as console
+from breakwater.manifests import render, secrets
 from breakwater.soak import soak
 from experiments import run as runs
 from experiments.errors import ExperimentError
@@ -286,6 +287,8 @@ def controls(environment: str, names: tuple[str, ...], seed: int | None, out: Pa
 
 
 cli.add_command(soak)
+cli.add_command(render)
+cli.add_command(secrets)
 
 
 @cli.command()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 PROJECT: Final = "breakwater"
 CONFIG_PREFIX: Final = f"{PROJECT}:"
@@ -27,6 +28,9 @@ MAX_LOCAL_REPLICAS: Final = 30
 """Each kind of member has its block of ports after `port_base` (infra/local/plan.py); more would meet the next one."""
 SERVER_CONNECTIONS: Final = 12
 """Patroni, replication of two standbys, pg_rewind, backups, and the superuser's reserved slots."""
+
+API_BASE_MB: Final = 384
+"""Interpreter, pools, metaspace and native memory of the scoring JVM beside its heap, and room: an estimate."""
 
 Component = Literal["etcd", "postgres", "redis", "h2o", "api", "edge", "mage"]
 
@@ -168,6 +172,112 @@ class Api(Model):
         return self
 
 
+ImageName = Literal["api", "postgres", "etcd", "redis", "h2o", "mage", "edge"]
+IMAGES: Final = get_args(ImageName)
+
+
+class Images(Model):
+    """Where images come from: `registry`/NAME:`tag`, with a digest where one is given.
+
+    `latest` is refused: what runs would then depend on the day a node pulled it.
+    """
+
+    registry: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d+)?(/[a-z0-9._-]+)*$")]
+    tag: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
+    digests: dict[ImageName, Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]] = {}
+
+    @model_validator(mode="after")
+    def _fixed(self) -> Images:
+        if self.tag == "latest":
+            raise ValueError("tag is latest: name the release, so that every node runs the same and a rollback exists")
+        return self
+
+    def reference(self, name: ImageName) -> str:
+        digest = self.digests.get(name)
+        return f"{self.registry}/{name}:{self.tag}{f'@{digest}' if digest else ''}"
+
+
+class Resources(Model):
+    """Of one container. Memory is reserved in full (request = limit), so that a node never has to kill one that keeps
+    to its word; CPU above the request is lent, up to the limit. Millicores and MiB."""
+
+    cpu_m: Annotated[int, Field(ge=10)]
+    cpu_limit_m: Annotated[int, Field(ge=10)]
+    memory_mb: Annotated[int, Field(ge=16)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Resources:
+        if self.cpu_m > self.cpu_limit_m:
+            raise ValueError(f"cpu_m {self.cpu_m} is more than cpu_limit_m {self.cpu_limit_m}")
+        return self
+
+
+class Volume(Model):
+    """A persistent volume. `storage_class` None takes the cluster's default."""
+
+    size_gb: Annotated[int, Field(ge=1)]
+    storage_class: Annotated[str, Field(min_length=1)] | None = None
+
+
+class Edge(Model):
+    """How clients reach the platform. `clients` are the networks that may; `hosts` the names its certificate bears."""
+
+    service: Literal["LoadBalancer", "NodePort", "ClusterIP"] = "LoadBalancer"
+    replicas: Annotated[int, Field(ge=2, le=9)] = 2
+    clients: Annotated[list[str], Field(min_length=1)] = ["0.0.0.0/0"]
+    hosts: Annotated[list[str], Field(min_length=1)] = ["localhost"]
+
+    @field_validator("clients")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        for network in value:
+            ipaddress.ip_network(network)  # ValueError says what is wrong
+        return value
+
+
+class Sizes(Model):
+    """What each container may use. H2O's memory stands in `h2o.memory_mb`, whose split is checked there."""
+
+    etcd: Resources = Resources(cpu_m=100, cpu_limit_m=1000, memory_mb=512)
+    postgres: Resources = Resources(cpu_m=250, cpu_limit_m=2000, memory_mb=1024)
+    warden: Resources = Resources(cpu_m=50, cpu_limit_m=500, memory_mb=128)
+    api: Resources = Resources(cpu_m=500, cpu_limit_m=2000, memory_mb=768)
+    edge: Resources = Resources(cpu_m=100, cpu_limit_m=1000, memory_mb=256)
+    h2o_cpu_m: Annotated[int, Field(ge=100)] = 1000
+    mage: Resources = Resources(cpu_m=250, cpu_limit_m=2000, memory_mb=2048)
+    job: Resources = Resources(cpu_m=250, cpu_limit_m=2000, memory_mb=2048)
+
+
+class Volumes(Model):
+    """Disks that outlive a pod. `models` is shared: its class must offer ReadWriteMany."""
+
+    etcd: Volume = Volume(size_gb=4)
+    postgres: Volume = Volume(size_gb=20)
+    models: Volume = Volume(size_gb=5)
+    mage: Volume = Volume(size_gb=5)
+
+
+class Kubernetes(Model):
+    """Only the kubernetes runtime.
+
+    `context` is the one kubeconfig context that this environment may be applied to: never the ambient one.
+    `placement` required: a member waits rather than share a node or crowd a zone; preferred: it starts where it can.
+    `queue_depth_target` scales the API on requests waiting in each replica as well, where a metrics adapter serves
+    `breakwater_api_in_flight`.
+    """
+
+    context: Annotated[str, Field(min_length=1)]
+    namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] | None = None
+    cluster_domain: Annotated[str, Field(pattern=r"^[a-z0-9.-]+$")] = "cluster.local"
+    placement: Literal["required", "preferred"] = "required"
+    images: Images
+    edge: Edge = Edge()
+    sizes: Sizes = Sizes()
+    volumes: Volumes = Volumes()
+    api_cpu_target: Annotated[int, Field(ge=10, le=95)] = 70
+    queue_depth_target: Annotated[int, Field(ge=1)] | None = None
+
+
 class Local(Model):
     """Only the local runtime: every port is `port_base` plus a fixed offset, on 127.0.0.1."""
 
@@ -186,6 +296,7 @@ class Topology(Model):
     h2o: H2O = H2O()
     api: Api = Api()
     local: Local = Local()
+    kubernetes: Kubernetes | None = None
 
     @model_validator(mode="after")
     def _connection_budget(self) -> Topology:
@@ -216,6 +327,25 @@ class Topology(Model):
         if self.api.replicas > MAX_LOCAL_REPLICAS:
             raise ValueError(
                 f"api.replicas is {self.api.replicas}: the local runtime has ports for {MAX_LOCAL_REPLICAS}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _room_in_pods(self) -> Topology:
+        if self.runtime != "kubernetes":
+            return self
+        if self.kubernetes is None:
+            raise ValueError("the kubernetes runtime needs breakwater:kubernetes, with at least context and images")
+        needed = self.api.jvm_heap_mb + API_BASE_MB
+        if self.kubernetes.sizes.api.memory_mb < needed:
+            raise ValueError(
+                f"kubernetes.sizes.api.memory_mb is {self.kubernetes.sizes.api.memory_mb}: a replica needs "
+                f"{needed} MB ({API_BASE_MB} and its JVM's heap of {self.api.jvm_heap_mb}), or the kernel kills it"
+            )
+        if self.environment == "production" and self.kubernetes.placement != "required":
+            raise ValueError(
+                "kubernetes.placement in production must be required: with members of a quorum on one node, losing "
+                "that node loses the quorum"
             )
         return self
 

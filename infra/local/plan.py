@@ -9,12 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from infra.names import APP_ROLE, FEATURES_DATABASE
 from infra.topology import Topology
-from services.contracts.shards import HostPort, ShardEndpoints
+from services.contracts.shards import HostPort, ShardEndpoints, patroni_namespace
 
 LOOPBACK: Final = "127.0.0.1"
-FEATURES_DATABASE: Final = "features"
-APP_ROLE: Final = "breakwater_app"
 
 # Offsets from `local.port_base`; each block has room for the topology's upper bounds.
 ETCD_CLIENT_OFFSET: Final = 0
@@ -150,7 +149,7 @@ class LocalPlan:
 
     @property
     def patroni_namespace(self) -> str:
-        return f"/breakwater/{self.environment}/patroni/"
+        return patroni_namespace(self.environment)
 
     @property
     def edge_url(self) -> str:

@@ -18,7 +18,7 @@ from typing import Final, Protocol, TextIO
 from pydantic import ValidationError
 
 from infra.environment import EnvironmentFault, ProcessId
-from infra.local import probe, processes, provision, secrets, servers, shard_config, tls
+from infra.local import probe, processes, secrets, servers, shard_config, tls
 from infra.local import supervisor as supervision
 from infra.local.account import Account
 from infra.local.environment import LocalEnvironment
@@ -27,7 +27,9 @@ from infra.local.processes import Process
 from infra.local.secrets import Secrets
 from infra.local.servers import Program
 from infra.local.supervisor import Supervisor
+from infra.names import APP_ROLE, FEATURES_DATABASE
 from infra.topology import Topology
+from services.featurestore import provision
 from services.h2o.genmodel import extract_genmodel
 
 POLL_S: Final = 0.05
@@ -200,9 +202,11 @@ def _start_in_order(
     for shard in shards:
         if shard_config.configure(plan, shard):
             progress.note(f"shard {shard} had another configuration than the topology says; it is as written again")
-        provision.ensure_database(plan.admin_endpoints(shard), own_secrets)
+        admin = plan.admin_endpoints(shard)
+        # Observers read the servers' own views through the application's role.
+        provision.ensure_database(admin, APP_ROLE, FEATURES_DATABASE, own_secrets.app, observes=True)
     start("api")
-    progress.done("schema", provision.prepare_shards(plan))
+    progress.done("schema", provision.prepare_shards(plan.etcd_urls, plan.environment, plan.all_shards()))
     progress.begin("redis", "waiting")
     _wait_healthy(plan, supervisor, plan.of("redis"))
     progress.done("redis", f"cache, {plan.topology.redis.max_memory_mb} MB")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from infra.local.account import Account
-from infra.local.plan import APP_ROLE, LOOPBACK, LocalPlan
+from infra.local.plan import LOOPBACK, LocalPlan
+from infra.names import APP_ROLE
 
 SECRET_BYTES: Final = 24
 """192 bits: beyond guessing, short enough for every server's limits."""

@@ -10,6 +10,7 @@ from typing import Final
 
 import yaml
 
+from infra import haproxy
 from infra.local import secrets as secret_files
 from infra.local.account import Account
 from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
@@ -22,24 +23,6 @@ REDIS: Final = Path("/usr/bin/redis-server")
 HAPROXY: Final = Path("/usr/sbin/haproxy")
 JAVA: Final = Path("/usr/bin/java")
 BINARIES: Final = (POSTGRES_BIN / "postgres", ETCD, REDIS, HAPROXY, JAVA)
-
-CHECK_INTERVAL_MS: Final = 200
-CHECK_FALL: Final = 2
-"""The edge takes a replica out after 2 missed checks of 200 ms: less than half a second."""
-CHECK_TIMEOUT_MS: Final = 400
-"""A stalled replica counts as missed; shorter would take out one that merely collects garbage."""
-
-EDGE_PROBLEMS: Final = {
-    400: "bad_request",
-    408: "request_timeout",
-    502: "bad_gateway",
-    503: "no_replica",
-    504: "timeout",
-}
-"""What the edge answers by itself, in the same form as the API's own errors."""
-PREDICT_TIMEOUT_MS: Final = 700
-"""A replica that has not answered a prediction by then is asked no longer: another one is (once), with time to answer
-within a second. Shorter would double the work of replicas that are merely busy, just when they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,63 +199,15 @@ def _edge(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Accoun
 
 
 def edge_config(plan: LocalPlan, member: MemberPlan) -> str:
-    """HAProxy: TLS 1.3 only; unanswered predictions go to another replica, nothing else is ever sent twice."""
-    check = f"check inter {CHECK_INTERVAL_MS}ms fall {CHECK_FALL} rise 1"
-    replicas = [f"    server {replica.name} {LOOPBACK}:{replica.port} {check}" for replica in plan.of("api")]
-    lines = [
-        "global",
-        f"    stats socket {member.directory}/admin.sock mode 600 level admin",
-        "    ssl-default-bind-options ssl-min-ver TLSv1.3",
-        "    maxconn 2000",
-        "    # who was taken out of rotation and why; requests are counted by the API, not logged",
-        "    log stdout format timed daemon notice",
-        "defaults",
-        "    mode http",
-        "    log global",
-        "    option dontlog-normal",
-        "    timeout connect 500ms",
-        "    timeout client 30s",
-        "    timeout server 10s",
-        "    timeout http-keep-alive 30s",
-        f"    timeout check {CHECK_TIMEOUT_MS}ms",
-        "    option http-keep-alive",
-        "    http-reuse safe",
-        *(
-            f"    http-error status {status} content-type application/problem+json string {_problem(status, code)}"
-            for status, code in EDGE_PROBLEMS.items()
-        ),
-        "frontend edge",
-        f"    bind {LOOPBACK}:{member.port} ssl crt {plan.tls_dir}/edge.pem alpn h2,http/1.1",
-        "    http-response set-header Strict-Transport-Security max-age=31536000",
-        "    # without a ready replica the replicas themselves say why; the edge only knows that there is none",
-        "    use_backend predict if { path /v1/predict } { nbsrv(predict) gt 0 }",
-        "    default_backend api",
-        "backend predict",
-        "    balance leastconn",
-        "    option httpchk GET /readyz",
-        "    http-check expect status 200",
-        "    retries 2",
-        "    option redispatch 1",
-        "    retry-on conn-failure empty-response response-timeout",
-        f"    timeout server {PREDICT_TIMEOUT_MS}ms",
-        *replicas,
-        "backend api",
-        "    balance leastconn",
-        "    option httpchk GET /healthz",
-        "    http-check expect status 200",
-        "    retries 2",
-        "    option redispatch 1",
-        "    # a write that may have been received is never sent again: only connections that never opened",
-        "    retry-on conn-failure",
-        *replicas,
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _problem(status: int, code: str) -> str:
-    """RFC 9457, quoted for HAProxy's configuration."""
-    body = {"type": "about:blank", "title": code.replace("_", " "), "status": status, "code": code}
-    return "'" + json.dumps(body) + "'"
+    """HAProxy in front of the local replicas, which are known one by one."""
+    return haproxy.render(
+        haproxy.EdgeFiles(
+            bind=f"{LOOPBACK}:{member.port}",
+            certificate=f"{plan.tls_dir}/edge.pem",
+            servers=[f"server {replica.name} {LOOPBACK}:{replica.port} {haproxy.CHECK}" for replica in plan.of("api")],
+            global_lines=[f"stats socket {member.directory}/admin.sock mode 600 level admin"],
+        )
+    )
 
 
 _RENDERERS: Final = {"etcd": _etcd, "postgres": _postgres, "redis": _redis, "api": _api, "edge": _edge}

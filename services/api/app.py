@@ -54,7 +54,11 @@ class Replica:
         self.models = ModelWatch(FileRegistry(settings.models_dir), self.metrics)
         self.batcher = MicroBatcher()
         self.cache = ScoreCache(
-            settings.redis.host, settings.redis.port, read_secret(settings.redis.password_file), self.metrics
+            settings.redis.host,
+            settings.redis.port,
+            read_secret(settings.redis.password_file),
+            self.metrics,
+            root_certificate=settings.redis.root_certificate,
         )
         self.shards = Shards(settings)
 

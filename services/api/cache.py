@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from pathlib import Path
 
 from prometheus_client import Counter, Gauge
 from redis.asyncio import Redis
@@ -41,10 +42,14 @@ logger = logging.getLogger(__name__)
 class ScoreCache:
     """Belongs to one event loop. No method raises because of Redis."""
 
-    def __init__(self, host: str, port: int, password: str, metrics: Metrics) -> None:
+    def __init__(
+        self, host: str, port: int, password: str, metrics: Metrics, *, root_certificate: Path | None = None
+    ) -> None:
         self._redis = Redis(
             host=host,
             port=port,
+            ssl=root_certificate is not None,
+            ssl_ca_certs=None if root_certificate is None else str(root_certificate),
             password=password,
             socket_timeout=ROUND_TRIP_S,
             socket_connect_timeout=CONNECT_S,

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from services.contracts.shards import ShardEndpoints
 
 CONFIG_VARIABLE = "BREAKWATER_API_CONFIG"
+REPLICA_VARIABLE = "BREAKWATER_REPLICA"
+"""Names the replica where several share one configuration file."""
 
 Port = Annotated[int, Field(gt=0, lt=65536)]
 
@@ -25,11 +27,15 @@ class _Section(BaseModel):
 
 
 class RedisSettings(_Section):
-    """The cache. The password is in a file of its own, so that this one holds no secret."""
+    """The cache. The password is in a file of its own, so that this one holds no secret.
+
+    With `root_certificate` the connection is TLS, and the server's certificate must come from there.
+    """
 
     host: str
     port: Port
     password_file: Path
+    root_certificate: Path | None = None
 
 
 class PoolSettings(_Section):
@@ -62,12 +68,14 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     if not name:
         raise SettingsError(f"{CONFIG_VARIABLE} is not set: let it name the replica's JSON configuration")
     try:
-        return Settings.model_validate_json(Path(name).read_bytes())
+        settings = Settings.model_validate_json(Path(name).read_bytes())
     except OSError as error:
         raise SettingsError(f"{name} (from {CONFIG_VARIABLE}) cannot be read: {error.strerror}") from error
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         raise SettingsError(f"{name} is not a valid configuration: {wrong}") from error
+    replica = environ.get(REPLICA_VARIABLE)
+    return settings.model_copy(update={"replica": replica}) if replica else settings
 
 
 def read_secret(path: Path) -> str:

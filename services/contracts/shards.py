@@ -23,6 +23,11 @@ KEEPALIVE: dict[str, str] = {
 """A silent peer is given up after about 4 s; tcp_user_timeout is in milliseconds."""
 
 
+def patroni_namespace(environment: str) -> str:
+    """Prefix of everything that the environment's Patronis keep in etcd."""
+    return f"/breakwater/{environment}/patroni/"
+
+
 class HostPort(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,7 +37,10 @@ class HostPort(BaseModel):
 
 
 class ShardEndpoints(BaseModel):
-    """One shard's members and how to log in. The password travels only in `passfile` (libpq format, mode 0600)."""
+    """One shard's members and how to log in. The password travels only in `passfile` (libpq format, mode 0600).
+
+    With `root_certificate` (PEM) connections are encrypted and servers must prove their names; without, they are plain.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,6 +49,7 @@ class ShardEndpoints(BaseModel):
     dbname: str
     user: str
     passfile: Path
+    root_certificate: Path | None = None
 
     def conninfo(self, target: SessionTarget, *, application_name: str) -> str:
         """libpq multi-host conninfo; hosts are tried in order until one fits `target`."""
@@ -53,8 +62,14 @@ class ShardEndpoints(BaseModel):
             target_session_attrs=target,
             connect_timeout=str(CONNECT_TIMEOUT_S),
             application_name=application_name,
+            **self._security(),
             **KEEPALIVE,
         )
+
+    def _security(self) -> dict[str, str]:
+        if self.root_certificate is None:
+            return {}
+        return {"sslmode": "verify-full", "sslrootcert": str(self.root_certificate)}
 
     def member_conninfo(self, name: str, *, application_name: str) -> str:
         """conninfo of one member, whatever its role; KeyError when the shard has no such member."""

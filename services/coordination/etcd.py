@@ -35,6 +35,7 @@ from services.coordination.messages import (
     watch_events,
 )
 from services.coordination.stream import LineStream, StreamBroken
+from services.coordination.tls import context_from
 
 __all__ = [
     "Compare",
@@ -79,14 +80,26 @@ class EtcdClient:
     """
 
     def __init__(self, endpoints: Sequence[str], *, timeout_s: float = 1.0) -> None:
-        """`endpoints`: URLs like http://127.0.0.1:2379. `timeout_s` bounds one attempt at one server, seconds."""
-        if not endpoints or any(not url.startswith("http://") for url in endpoints):
-            raise EtcdError(f"etcd endpoints must be http:// URLs, got {list(endpoints)!r}: correct the configuration")
+        """`endpoints`: URLs like http://127.0.0.1:2379, all http or all https (services/coordination/tls.py says how).
+
+        `timeout_s` bounds one attempt at one server, seconds.
+        """
+        schemes = {url.partition("://")[0] for url in endpoints}
+        if schemes not in ({"http"}, {"https"}):
+            raise EtcdError(
+                f"etcd endpoints must be URLs, all http:// or all https://, got {list(endpoints)!r}: correct the "
+                "configuration"
+            )
+        self._tls = context_from() if schemes == {"https"} else None
         self._endpoints = tuple(url.rstrip("/") for url in endpoints)
         self._timeout_s = timeout_s
         self._current = 0
         self._pool = urllib3.PoolManager(
-            num_pools=len(self._endpoints), maxsize=4, retries=False, timeout=urllib3.Timeout(timeout_s)
+            num_pools=len(self._endpoints),
+            maxsize=4,
+            retries=False,
+            timeout=urllib3.Timeout(timeout_s),
+            ssl_context=self._tls,
         )
 
     def get(self, key: str) -> KeyValue | None:
@@ -154,7 +167,11 @@ class EtcdClient:
                 create["start_revision"] = str(next_revision)
             try:
                 with LineStream(
-                    self._endpoints[self._current], "/v3/watch", {"create_request": create}, timeout_s=self._timeout_s
+                    self._endpoints[self._current],
+                    "/v3/watch",
+                    {"create_request": create},
+                    timeout_s=self._timeout_s,
+                    tls=self._tls,
                 ) as stream:
                     for message in stream.messages(idle_s=WATCH_IDLE_S, stop=stop):
                         result = self._watch_result(message, key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -28,7 +29,9 @@ class LineStream:
     with a timeout and go on afterwards, which the chunked readers of http.client and urllib3 cannot.
     """
 
-    def __init__(self, endpoint: str, path: str, body: Mapping[str, Any], *, timeout_s: float) -> None:
+    def __init__(
+        self, endpoint: str, path: str, body: Mapping[str, Any], *, timeout_s: float, tls: ssl.SSLContext | None = None
+    ) -> None:
         """Connects and sends; `timeout_s` bounds connecting and the wait for the first byte. Raises StreamBroken."""
         url = urlsplit(endpoint)
         payload = json.dumps(body).encode()
@@ -40,6 +43,8 @@ class LineStream:
         self._where = f"{endpoint}{path}"
         try:
             self._socket = socket.create_connection((url.hostname or "", url.port or 80), timeout=timeout_s)
+            if tls is not None:
+                self._socket = tls.wrap_socket(self._socket, server_hostname=url.hostname)
             self._socket.sendall(head.encode() + payload)
         except OSError as error:
             raise StreamBroken(f"cannot open a stream at {self._where}: {error}") from error

@@ -60,3 +60,7 @@ class MigrationFailed(FeatureStoreError):
 
 class SlotMapError(FeatureStoreError):
     """The slot map is missing, malformed, or contradicts the shards."""
+
+
+class NotProvisioned(FeatureStoreError):
+    """A primary refused what a shard needs before it can be used."""

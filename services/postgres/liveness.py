@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import urllib3
 
@@ -26,9 +28,11 @@ class Answers:
 class LivenessProbe:
     """Any answer counts, also 503: a Patroni whose loop hangs but which answers still keeps replicas from promotion."""
 
-    def __init__(self, rest_url: str) -> None:
+    def __init__(self, rest_url: str, authority: Path | None = None) -> None:
         self._url = f"{rest_url.rstrip('/')}/liveness"
-        self._pool = urllib3.PoolManager(num_pools=1, maxsize=1, retries=False, timeout=ANSWER_WITHIN_S)
+        self._pool = urllib3.PoolManager(
+            num_pools=1, maxsize=1, retries=False, timeout=ANSWER_WITHIN_S, **_verified(authority)
+        )
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="liveness", daemon=True)
         self.answers = Answers(0.0, 0)
@@ -47,3 +51,7 @@ class LivenessProbe:
             except urllib3.exceptions.HTTPError:
                 self.answers = Answers(self.answers.last_s, self.answers.unanswered + 1)
             self._stop.wait(ASK_EVERY_S)
+
+
+def _verified(authority: Path | None) -> dict[str, Any]:
+    return {} if authority is None else {"ca_certs": str(authority)}

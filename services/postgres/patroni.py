@@ -19,6 +19,8 @@ MIN_TTL_S, MIN_LOOP_WAIT_S, MIN_RETRY_TIMEOUT_S = 20, 1, 3
 # sockaddr_un.sun_path without its final zero, bytes: a longer path keeps Postgres from starting.
 SOCKET_PATH_LIMIT = 107
 
+ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - a pod's; its NetworkPolicy says who reaches it
+
 # WAL that a replica may lack and still be promoted, bytes. Only matters without synchronous replication.
 MAX_LAG_ON_FAILOVER = 1024 * 1024
 # Members of a shard plus base backups and observers.
@@ -96,9 +98,24 @@ class PatroniPasswords:
     rest: str = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """A server's certificate and key, those that it shows to etcd as a client, and the authority of them all (PEM)."""
+
+    authority: Path
+    certificate: Path
+    key: Path
+    client_certificate: Path
+    client_key: Path
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PatroniMember:
-    """One member. `etcd` holds host:port of every etcd server; `synchronous` False is asynchronous replication."""
+    """One member. `etcd` holds host:port of every etcd server; `synchronous` False is asynchronous replication.
+
+    Without `tls` the member listens on `host` alone and serves only clients of that address: one machine. With `tls` it
+    listens on every address, speaks nothing but TLS to anybody, and its clients log in from anywhere by scram.
+    """
 
     scope: str
     name: str
@@ -115,6 +132,7 @@ class PatroniMember:
     retry_timeout_s: int
     synchronous: bool
     max_connections: int
+    tls: TlsFiles | None = None
 
 
 def render(member: PatroniMember) -> dict[str, object]:
@@ -131,17 +149,18 @@ def render(member: PatroniMember) -> dict[str, object]:
         "namespace": member.namespace,
         "name": member.name,
         "restapi": {
-            "listen": rest_address,
+            "listen": f"{ANY_ADDRESS}:{member.rest_port}" if member.tls else rest_address,
             "connect_address": rest_address,
             "authentication": {"username": REST_USER, "password": member.passwords.rest},
+            **_rest_tls(member.tls),
         },
-        "etcd3": {"hosts": list(member.etcd)},
+        "etcd3": {"hosts": list(member.etcd), **_etcd_tls(member.tls)},
         "bootstrap": {
             "dcs": _cluster_configuration(member),
             "initdb": [{"encoding": "UTF8"}, {"locale": "C.UTF-8"}, "data-checksums"],
         },
         "postgresql": {
-            "listen": address,
+            "listen": f"{ANY_ADDRESS}:{member.port}" if member.tls else address,
             "connect_address": address,
             "data_dir": str(directory.data),
             "bin_dir": str(member.bin_dir),
@@ -149,26 +168,72 @@ def render(member: PatroniMember) -> dict[str, object]:
             "use_unix_socket": True,
             "use_unix_socket_repl": False,
             "authentication": {
-                "superuser": {"username": SUPERUSER, "password": member.passwords.superuser},
-                "replication": {"username": REPLICATION_USER, "password": member.passwords.replication},
-                "rewind": {"username": REWIND_USER, "password": member.passwords.rewind},
+                "superuser": {"username": SUPERUSER, "password": member.passwords.superuser, **_client_tls(member.tls)},
+                "replication": {
+                    "username": REPLICATION_USER,
+                    "password": member.passwords.replication,
+                    **_client_tls(member.tls),
+                },
+                "rewind": {"username": REWIND_USER, "password": member.passwords.rewind, **_client_tls(member.tls)},
             },
             "parameters": {
                 **PARAMETERS,
                 "unix_socket_directories": str(directory.run),
                 "log_directory": str(directory.log),
+                **_server_tls(member.tls),
             },
-            "pg_hba": [
-                "local all all scram-sha-256",
-                f"host replication {REPLICATION_USER} {member.host}/32 scram-sha-256",
-                f"host all all {member.host}/32 scram-sha-256",
-            ],
+            "pg_hba": _access(member),
             "basebackup": [{"checkpoint": "fast"}],
             # Breakwater never deletes data by itself: a member that cannot follow stays down for a human to look at.
             "remove_data_directory_on_rewind_failure": False,
             "remove_data_directory_on_diverged_timelines": False,
         },
         "watchdog": {"mode": "off"},
+    }
+
+
+def _access(member: PatroniMember) -> list[str]:
+    """pg_hba.conf: passwords by scram alone, and over a network nothing but TLS."""
+    kind, clients = ("hostssl", "all") if member.tls else ("host", f"{member.host}/32")
+    return [
+        "local all all scram-sha-256",
+        f"{kind} replication {REPLICATION_USER} {clients} scram-sha-256",
+        f"{kind} all all {clients} scram-sha-256",
+    ]
+
+
+def _rest_tls(tls: TlsFiles | None) -> dict[str, object]:
+    """Kubernetes' probes bring no certificate, so none is demanded: what changes anything needs the password."""
+    if tls is None:
+        return {}
+    return {"certfile": str(tls.certificate), "keyfile": str(tls.key), "cafile": str(tls.authority)}
+
+
+def _etcd_tls(tls: TlsFiles | None) -> dict[str, object]:
+    if tls is None:
+        return {}
+    return {
+        "protocol": "https",
+        "cacert": str(tls.authority),
+        "cert": str(tls.client_certificate),
+        "key": str(tls.client_key),
+    }
+
+
+def _client_tls(tls: TlsFiles | None) -> dict[str, object]:
+    """How members log in to each other."""
+    return {} if tls is None else {"sslmode": "verify-full", "sslrootcert": str(tls.authority)}
+
+
+def _server_tls(tls: TlsFiles | None) -> dict[str, str | bool]:
+    if tls is None:
+        return {}
+    return {
+        "ssl": True,
+        "ssl_cert_file": str(tls.certificate),
+        "ssl_key_file": str(tls.key),
+        "ssl_ca_file": str(tls.authority),
+        "ssl_min_protocol_version": "TLSv1.3",
     }
 
 

@@ -55,6 +55,7 @@ NOBODY = Leadership(leader=None, member=None, maintenance=False)
 class WardenConfig(BaseModel):
     """warden.json. Patroni may be silent for `ttl_s` - `fence_margin_s`.
 
+    `rest_url` must reach Patroni without asking anybody for its address; `authority` signed its certificate, if any.
     The margin holds the time since Patroni's last lease renewal (up to loop_wait), the kill, and its proof.
     """
 
@@ -68,6 +69,7 @@ class WardenConfig(BaseModel):
     ttl_s: float = Field(gt=0)
     fence_margin_s: float = Field(gt=0)
     directory: Path
+    authority: Path | None = None
 
     @property
     def fence_after_s(self) -> float:
@@ -111,7 +113,7 @@ class Warden:
         self._keys = ScopeKeys.of(config.namespace, config.scope, config.member)
         self._etcd = EtcdClient(config.etcd, timeout_s=ETCD_TIMEOUT_S)
         self._watch = LeadershipWatch(EtcdClient(config.etcd, timeout_s=ETCD_TIMEOUT_S), self._keys, self._etcd_away)
-        self._probe = LivenessProbe(config.rest_url)
+        self._probe = LivenessProbe(config.rest_url, config.authority)
         # what was seen of the Patroni that is watched now, while it lived
         self._patroni: ProcessHandle | None = None
         self._seen = NOBODY

@@ -60,7 +60,9 @@ def test_a_change_without_type_is_a_put() -> None:
     assert (delete.kind, delete.revision, delete.kv.value) == ("delete", 4, "")
 
 
-@pytest.mark.parametrize("endpoints", [[], ["127.0.0.1:2379"], ["https://127.0.0.1:2379"]])
+@pytest.mark.parametrize(
+    "endpoints", [[], ["127.0.0.1:2379"], ["ftp://127.0.0.1:2379"], ["http://127.0.0.1:1", "https://127.0.0.1:2"]]
+)
 def test_endpoints_that_cannot_work_are_refused_before_anything_starts(endpoints: list[str]) -> None:
     with pytest.raises(EtcdError, match="correct the configuration"):
         EtcdClient(endpoints)

@@ -11,8 +11,8 @@ import stat
 from infra.local import secrets
 from infra.local.account import Account
 from infra.local.plan import LocalPlan
-from infra.local.provision import scram_verifier
 from infra.local.secrets import Secrets
+from services.featurestore.provision import scram_verifier
 
 
 def values(found: Secrets) -> list[str]:

@@ -20,6 +20,13 @@ def parsed(environment: str = "unit", **sections: Any) -> Any:
     return parse({"config": config}, environment, source="Pulumi.unit.yaml")
 
 
+IMAGES = {"registry": "registry.example.org/breakwater", "tag": "1"}
+
+
+def kubernetes(**settings: Any) -> dict[str, Any]:
+    return {"runtime": "kubernetes", "kubernetes": {"context": "c", "images": IMAGES, **settings}}
+
+
 BOUNDS: list[tuple[dict[str, Any], str, str]] = [
     ({"etcd": {"members": 2}}, "breakwater:etcd", "an even etcd cluster tolerates no more failures"),
     ({"etcd": {"members": 0}}, "breakwater:etcd.members", "greater than or equal to 1"),
@@ -57,6 +64,27 @@ BOUNDS: list[tuple[dict[str, Any], str, str]] = [
     ({"api": {"pool": {"min": 9}}}, "breakwater:api.pool", "pool min 9 is more than max 8"),
     ({"local": {"port_base": 80}}, "breakwater:local.port_base", "greater than or equal to 1024"),
     ({"local": {"port_base": 64001}}, "breakwater:local.port_base", "less than or equal to 64000"),
+    ({"runtime": "kubernetes"}, "(whole)", "the kubernetes runtime needs breakwater:kubernetes"),
+    ({"kubernetes": {"images": IMAGES}}, "breakwater:kubernetes.context", "Field required"),
+    (kubernetes(images={**IMAGES, "tag": "latest"}), "breakwater:kubernetes.images", "tag is latest"),
+    (kubernetes(images={**IMAGES, "digests": {"api": "sha256:12"}}), "images.digests.api", "should match pattern"),
+    (kubernetes(images={**IMAGES, "digests": {"apy": "x"}}), "images.digests.apy", "Input should be"),
+    (kubernetes(images={**IMAGES, "registry": "https://x"}), "images.registry", "should match pattern"),
+    (kubernetes(namespace="Upper"), "breakwater:kubernetes.namespace", "should match pattern"),
+    (kubernetes(placement="maybe"), "breakwater:kubernetes.placement", "Input should be"),
+    (kubernetes(edge={"replicas": 1}), "breakwater:kubernetes.edge.replicas", "greater than or equal to 2"),
+    (kubernetes(edge={"clients": ["10.0.0.1/8"]}), "breakwater:kubernetes.edge.clients", "has host bits set"),
+    (
+        kubernetes(sizes={"api": {"cpu_m": 500, "cpu_limit_m": 100, "memory_mb": 768}}),
+        "breakwater:kubernetes.sizes.api",
+        "cpu_m 500 is more than cpu_limit_m 100",
+    ),
+    (
+        kubernetes(sizes={"api": {"cpu_m": 100, "cpu_limit_m": 100, "memory_mb": 400}}),
+        "(whole)",
+        "a replica needs 512 MB",
+    ),
+    (kubernetes(api_cpu_target=99), "breakwater:kubernetes.api_cpu_target", "less than or equal to 95"),
     ({"chaos": {"components": ["postgress"]}}, "breakwater:chaos.components.0", "Input should be"),
     ({"etcd": {"members": "3"}}, "breakwater:etcd.members", "valid integer"),
     ({"etcd": {"membres": 3}}, "breakwater:etcd.membres", "not permitted"),
@@ -104,7 +132,7 @@ def test_chaos_is_off_unless_it_is_switched_on_and_names_the_component() -> None
 
 
 def test_bounds_of_ports_hold_for_the_local_runtime_only() -> None:
-    assert parsed(runtime="kubernetes", postgres={"shards": 18}).postgres.shards == 18
+    assert parsed(**kubernetes(), postgres={"shards": 18}).postgres.shards == 18
 
 
 @pytest.mark.parametrize("environment", ["local", "staging", "production"])
@@ -188,3 +216,15 @@ def test_keys_of_other_programs_are_left_alone(tmp_path: Path) -> None:
     document = {"config": {"breakwater:runtime": "local", "kubernetes:context": "kind", "aws:region": "eu-north-1"}}
     (tmp_path / "Pulumi.mixed.yaml").write_text(yaml.safe_dump(document))
     assert load(tmp_path, "mixed").runtime == "local"
+
+
+def test_production_demands_its_placement() -> None:
+    with pytest.raises(TopologyError, match=r"kubernetes\.placement in production must be required"):
+        parsed("production", **kubernetes(placement="preferred"))
+
+
+def test_images_are_named_by_release_and_digest() -> None:
+    digest = "sha256:" + "0" * 64
+    images = parsed(**kubernetes(images={**IMAGES, "digests": {"api": digest}})).kubernetes.images
+    assert images.reference("api") == f"registry.example.org/breakwater/api:1@{digest}"
+    assert images.reference("h2o") == "registry.example.org/breakwater/h2o:1"

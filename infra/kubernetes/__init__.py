@@ -1,0 +1,1 @@
+"""The kubernetes runtime: the Pulumi program's components, and the renderer that runs them without a cluster."""

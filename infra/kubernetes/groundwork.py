@@ -1,0 +1,173 @@
+"""What stands before any workload: the namespace, its network rules, service accounts, and the experiments' rights."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Final, get_args
+
+import pulumi
+from pulumi_kubernetes import core, meta, networking, rbac
+
+from infra.kubernetes.component import Component
+from infra.kubernetes.plan import CLIENTS, DNS, LABEL_DOMAIN, KubernetesPlan, Workload
+from infra.kubernetes.pods import MANAGED, metadata
+
+WORKLOADS: Final[tuple[Workload, ...]] = get_args(Workload)
+POD_SECURITY_VERSION: Final = "v1.30"
+"""The oldest Kubernetes that we support: a newer one must not tighten the rules under us unseen."""
+CHAOS_LABEL: Final = f"{LABEL_DOMAIN}/chaos"
+RUNNER: Final = "experiment-runner"
+
+RUNNER_RULES: Final[tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = (
+    ("", ("pods",), ("get", "list", "watch", "delete")),
+    ("", ("pods/log",), ("get",)),
+    ("", ("pods/exec", "pods/portforward"), ("create",)),
+    ("", ("services", "persistentvolumeclaims", "events"), ("get", "list", "watch")),
+    ("discovery.k8s.io", ("endpointslices",), ("get", "list", "watch")),
+    ("apps", ("statefulsets", "deployments"), ("get", "list", "watch")),
+    ("apps", ("statefulsets/scale", "deployments/scale"), ("get", "patch")),
+    ("networking.k8s.io", ("networkpolicies",), ("get", "list", "create", "delete")),
+)
+"""What experiments need to do their faults, and nothing that reads a Secret or outlives the namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroundworkConfig:
+    plan: KubernetesPlan
+    chaos: bool
+
+    @classmethod
+    def of(cls, plan: KubernetesPlan) -> GroundworkConfig:
+        return cls(plan, plan.topology.chaos.enabled)
+
+
+class Groundwork(Component):
+    namespace: pulumi.Output[str]
+
+    def __init__(self, name: str, config: GroundworkConfig, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(name, opts)
+        plan = config.plan
+        self._space = core.v1.Namespace(
+            plan.namespace,
+            core.v1.NamespaceInitArgs(
+                metadata=meta.v1.ObjectMetaArgs(name=plan.namespace, labels=_namespace_labels(config))
+            ),
+            opts=self.child(),
+        )
+        self._inside = self.child(after=[self._space])
+        for workload in WORKLOADS:
+            core.v1.ServiceAccount(
+                workload,
+                core.v1.ServiceAccountInitArgs(
+                    metadata=metadata(plan, workload, workload), automount_service_account_token=False
+                ),
+                opts=self._inside,
+            )
+        self._network_rules(plan)
+        if config.chaos:
+            self._experiments(plan)
+        self.namespace = self._space.metadata.name
+        self.register_outputs({"namespace": self.namespace})
+
+    def _network_rules(self, plan: KubernetesPlan) -> None:
+        networking.v1.NetworkPolicy(
+            "default-deny",
+            networking.v1.NetworkPolicyInitArgs(
+                metadata=meta.v1.ObjectMetaArgs(name="default-deny", namespace=plan.namespace, labels=MANAGED),
+                spec=networking.v1.NetworkPolicySpecArgs(
+                    pod_selector=meta.v1.LabelSelectorArgs(), policy_types=["Ingress", "Egress"]
+                ),
+            ),
+            opts=self._inside,
+        )
+        for workload in WORKLOADS:
+            networking.v1.NetworkPolicy(
+                workload,
+                networking.v1.NetworkPolicyInitArgs(
+                    metadata=metadata(plan, workload, workload),
+                    spec=networking.v1.NetworkPolicySpecArgs(
+                        pod_selector=meta.v1.LabelSelectorArgs(match_labels=plan.labels(workload)),
+                        policy_types=["Ingress", "Egress"],
+                        ingress=_ingress(plan, workload) or None,
+                        egress=_egress(plan, workload),
+                    ),
+                ),
+                opts=self._inside,
+            )
+
+    def _experiments(self, plan: KubernetesPlan) -> None:
+        labels = meta.v1.ObjectMetaArgs(name=RUNNER, namespace=plan.namespace, labels=MANAGED)
+        core.v1.ServiceAccount(
+            RUNNER,
+            core.v1.ServiceAccountInitArgs(metadata=labels, automount_service_account_token=False),
+            opts=self._inside,
+        )
+        rbac.v1.Role(
+            RUNNER,
+            rbac.v1.RoleInitArgs(
+                metadata=labels,
+                rules=[
+                    rbac.v1.PolicyRuleArgs(api_groups=[group], resources=list(resources), verbs=list(verbs))
+                    for group, resources, verbs in RUNNER_RULES
+                ],
+            ),
+            opts=self._inside,
+        )
+        rbac.v1.RoleBinding(
+            RUNNER,
+            rbac.v1.RoleBindingInitArgs(
+                metadata=labels,
+                role_ref=rbac.v1.RoleRefArgs(api_group="rbac.authorization.k8s.io", kind="Role", name=RUNNER),
+                subjects=[rbac.v1.SubjectArgs(kind="ServiceAccount", name=RUNNER, namespace=plan.namespace)],
+            ),
+            opts=self._inside,
+        )
+
+
+def _namespace_labels(config: GroundworkConfig) -> dict[str, str]:
+    security = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "audit", "warn")}
+    versions = {f"{mode}-version": POD_SECURITY_VERSION for mode in security}
+    opted_in = {CHAOS_LABEL: "enabled"} if config.chaos else {}
+    return {**MANAGED, "app.kubernetes.io/instance": config.plan.environment, **security, **versions, **opted_in}
+
+
+def _peer(plan: KubernetesPlan, workload: Workload) -> networking.v1.NetworkPolicyPeerArgs:
+    selector = meta.v1.LabelSelectorArgs(match_labels=plan.labels(workload))
+    return networking.v1.NetworkPolicyPeerArgs(pod_selector=selector)
+
+
+def _ports(*numbers: int, protocols: tuple[str, ...] = ("TCP",)) -> list[networking.v1.NetworkPolicyPortArgs]:
+    return [networking.v1.NetworkPolicyPortArgs(port=number, protocol=way) for number in numbers for way in protocols]
+
+
+def _ingress(plan: KubernetesPlan, workload: Workload) -> list[networking.v1.NetworkPolicyIngressRuleArgs]:
+    rules = []
+    for flow in plan.flows_to(workload):
+        if flow.source == CLIENTS:
+            peers = [
+                networking.v1.NetworkPolicyPeerArgs(ip_block=networking.v1.IPBlockArgs(cidr=network))
+                for network in plan.settings.edge.clients
+            ]
+        else:
+            peers = [_peer(plan, flow.source)]
+        rules.append(networking.v1.NetworkPolicyIngressRuleArgs(from_=peers, ports=_ports(*flow.ports)))
+    return rules
+
+
+def _egress(plan: KubernetesPlan, workload: Workload) -> list[networking.v1.NetworkPolicyEgressRuleArgs]:
+    """The workload's own flows, and names: the cluster's resolver."""
+    targets: dict[Workload, list[int]] = defaultdict(list)
+    for flow in plan.flows_from(workload):
+        targets[flow.target] += flow.ports
+    resolver = networking.v1.NetworkPolicyPeerArgs(
+        namespace_selector=meta.v1.LabelSelectorArgs(match_labels={"kubernetes.io/metadata.name": "kube-system"}),
+        pod_selector=meta.v1.LabelSelectorArgs(match_labels={"k8s-app": "kube-dns"}),
+    )
+    return [
+        networking.v1.NetworkPolicyEgressRuleArgs(to=[resolver], ports=_ports(DNS, protocols=("UDP", "TCP"))),
+        *(
+            networking.v1.NetworkPolicyEgressRuleArgs(to=[_peer(plan, target)], ports=_ports(*ports))
+            for target, ports in targets.items()
+        ),
+    ]

@@ -1,0 +1,197 @@
+"""Rules about how pods stand together: budgets, spread, network, TLS, data, chaos."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from infra.policy.model import (
+    COMPONENT,
+    Environment,
+    Resource,
+    at,
+    name_of,
+    of_kind,
+    pod_labels,
+    pod_of,
+    replicas,
+    selects,
+    workloads,
+)
+
+Breaches = Iterator[tuple[Resource, str]]
+
+QUORUM: Final = frozenset({"etcd", "postgres"})
+"""Of these a majority must stay, whatever a drain wants."""
+ZONE: Final = "topology.kubernetes.io/zone"
+NODE: Final = "kubernetes.io/hostname"
+CHAOS: Final = "breakwater.dev/chaos"
+RUNNER: Final = "experiment-runner"
+TLS_DEMANDS: Final = {
+    "etcd": (r"ETCD_CLIENT_CERT_AUTH", r"ETCD_PEER_CLIENT_CERT_AUTH"),
+    "redis": (r"(?m)^port 0$", r"(?m)^tls-port \d+$"),
+    "edge": (r"ssl-min-ver TLSv1\.3",),
+    "api": (r'"root_certificate": "/', r'"https://etcd-'),
+    "postgres": (r'"tls_dir": "/',),
+    "h2o": (r'"https://etcd-',),
+}
+"""By component: what its container's environment or configuration must say."""
+PLAIN: Final = re.compile(r"http://(?!0\.0\.0\.0:2381)[^\s\",]+|redis://|sslmode=(disable|allow|prefer|require)\b")
+"""Addresses and modes without encryption or without proof of the server's name; etcd's health port tells no secret."""
+
+
+def disruption_budgets(resources: Sequence[Resource], environment: Environment) -> Breaches:
+    for workload in of_kind(resources, "Deployment", "StatefulSet"):
+        count = replicas(workload, resources)
+        if count < 2:  # noqa: PLR2004 - a budget for one pod blocks every drain for ever
+            continue
+        budgets = [
+            budget
+            for budget in of_kind(resources, "PodDisruptionBudget")
+            if selects(at(budget, "spec", "selector"), pod_labels(workload))
+        ]
+        if len(budgets) != 1:
+            yield workload, f"has {len(budgets)} disruption budgets: a drain needs exactly one to go by"
+            continue
+        spec = budgets[0].get("spec") or {}
+        may_leave = spec.get("maxUnavailable")
+        if not isinstance(may_leave, int) or not 1 <= may_leave < count:
+            yield workload, f"its budget lets {may_leave} of {count} leave: none blocks drains, all is no budget"
+        elif pod_labels(workload).get(COMPONENT) in QUORUM and count - may_leave <= count // 2:
+            yield workload, f"its budget lets {may_leave} of {count} leave: too many for a quorum"
+        if spec.get("unhealthyPodEvictionPolicy") not in {"AlwaysAllow", "IfHealthyBudget"}:
+            yield workload, "its budget does not say whether unhealthy pods may be evicted"
+
+
+def spread(resources: Sequence[Resource], environment: Environment) -> Breaches:
+    """Several pods stand in several zones and on several nodes; in production as a demand."""
+    for workload in of_kind(resources, "Deployment", "StatefulSet"):
+        if replicas(workload, resources) < 2:  # noqa: PLR2004
+            continue
+        pod = pod_of(workload)
+        constraints = {
+            constraint.get("topologyKey"): constraint.get("whenUnsatisfiable")
+            for constraint in pod.get("topologySpreadConstraints") or []
+            if selects(constraint.get("labelSelector"), pod_labels(workload))
+        }
+        apart = at(pod, "affinity", "podAntiAffinity") or {}
+        hard = [
+            term
+            for term in apart.get("requiredDuringSchedulingIgnoredDuringExecution") or []
+            if term.get("topologyKey") == NODE and selects(term.get("labelSelector"), pod_labels(workload))
+        ]
+        soft = apart.get("preferredDuringSchedulingIgnoredDuringExecution") or []
+        if ZONE not in constraints:
+            yield workload, "may stand in one zone with all its pods"
+        elif environment.production and constraints[ZONE] != "DoNotSchedule":
+            yield workload, "spreads over zones only as a wish"
+        if NODE not in constraints and not hard and not soft:
+            yield workload, "may stand on one node with all its pods"
+        elif environment.production and constraints.get(NODE) != "DoNotSchedule" and not hard:
+            yield workload, "spreads over nodes only as a wish"
+
+
+def network_policies(resources: Sequence[Resource], environment: Environment) -> Breaches:
+    policies = list(of_kind(resources, "NetworkPolicy"))
+    denies = any(
+        not at(policy, "spec", "podSelector", "matchLabels")
+        and set(at(policy, "spec", "policyTypes") or []) == {"Ingress", "Egress"}
+        and not at(policy, "spec", "ingress")
+        and not at(policy, "spec", "egress")
+        for policy in policies
+    )
+    for workload in workloads(resources):
+        if not denies:
+            yield workload, "stands in a namespace that does not deny by default"
+        own = [
+            policy
+            for policy in policies
+            if at(policy, "spec", "podSelector", "matchLabels")
+            and selects(at(policy, "spec", "podSelector"), pod_labels(workload))
+        ]
+        if not own:
+            yield workload, "has no network policy of its own"
+    for policy in policies:
+        for side, peers in (("ingress", "from"), ("egress", "to")):
+            for rule in at(policy, "spec", side) or []:
+                if not rule.get(peers) or not rule.get("ports"):
+                    yield policy, f"an {side} rule lets any peer or any port through"
+
+
+def tls(resources: Sequence[Resource], environment: Environment) -> Breaches:
+    for workload in of_kind(resources, "Deployment", "StatefulSet"):
+        component = pod_labels(workload).get(COMPONENT, "")
+        text = _configuration(workload, resources)
+        for demand in TLS_DEMANDS.get(component, ()):
+            if not re.search(demand, text):
+                yield workload, f"does not say {demand}: its connections may be in clear"
+        if not any(
+            at(volume, "name") == "tls" and "secret" in volume for volume in pod_of(workload).get("volumes") or []
+        ):
+            yield workload, "mounts no certificates"
+        plain = PLAIN.search(text)
+        if plain:
+            yield workload, f"is told {plain[0]}: encrypted and verified only"
+
+
+def _configuration(workload: Resource, resources: Sequence[Resource]) -> str:
+    """Environment variables and mounted configuration of a workload, as text."""
+    pod = pod_of(workload)
+    lines = [
+        f"{variable.get('name')}={variable.get('value') or ''}"
+        for container in pod.get("containers") or []
+        for variable in container.get("env") or []
+    ]
+    mounted = {at(volume, "configMap", "name") for volume in pod.get("volumes") or []}
+    for config in of_kind(resources, "ConfigMap"):
+        if at(config, "metadata", "name") in mounted:
+            lines += (config.get("data") or {}).values()
+    return "\n".join(lines)
+
+
+def kept_data(resources: Sequence[Resource], environment: Environment) -> Breaches:
+    for workload in of_kind(resources, "StatefulSet"):
+        if not at(workload, "spec", "volumeClaimTemplates"):
+            continue
+        retention = at(workload, "spec", "persistentVolumeClaimRetentionPolicy") or {}
+        if {retention.get("whenDeleted"), retention.get("whenScaled")} != {"Retain"}:
+            yield workload, "may delete data when it shrinks or goes"
+    for workload in of_kind(resources, "StatefulSet"):
+        if pod_labels(workload).get(COMPONENT) in QUORUM and not at(workload, "spec", "volumeClaimTemplates"):
+            yield workload, "keeps its data in the pod"
+
+
+def scaled_by_one(resources: Sequence[Resource], environment: Environment) -> Breaches:
+    """Where an autoscaler owns the count, the program must not set it as well."""
+    for scaler in of_kind(resources, "HorizontalPodAutoscaler"):
+        target = at(scaler, "spec", "scaleTargetRef") or {}
+        found = [w for w in workloads(resources) if name_of(w) == f"{target.get('kind')}/{target.get('name')}"]
+        if not found:
+            yield scaler, f"scales {target.get('kind')}/{target.get('name')}, which does not exist"
+        for workload in found:
+            if at(workload, "spec", "replicas") is not None:
+                yield workload, "states replicas that its autoscaler owns"
+
+
+def no_chaos_in_production(resources: Sequence[Resource], environment: Environment) -> Breaches:
+    if not environment.production:
+        return
+    for resource in resources:
+        if at(resource, "metadata", "labels", CHAOS):
+            yield resource, "opts in to faults"
+        if at(resource, "metadata", "name") == RUNNER:
+            yield resource, "gives experiments rights"
+
+
+def pod_security(resources: Sequence[Resource], environment: Environment) -> Breaches:
+    for namespace in of_kind(resources, "Namespace"):
+        if at(namespace, "metadata", "labels", "pod-security.kubernetes.io/enforce") != "restricted":
+            yield namespace, "does not enforce Pod Security restricted"
+
+
+def one_namespace(resources: Sequence[Resource], environment: Environment) -> Breaches:
+    spaces = {at(namespace, "metadata", "name") for namespace in of_kind(resources, "Namespace")}
+    for resource in resources:
+        if resource.get("kind") != "Namespace" and at(resource, "metadata", "namespace") not in spaces:
+            yield resource, f"stands in namespace {at(resource, 'metadata', 'namespace')}, outside the environment's"

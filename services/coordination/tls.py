@@ -1,0 +1,28 @@
+"""How clients prove themselves to an etcd that demands certificates: files named by etcd's own client variables."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Mapping
+
+from services.coordination.messages import EtcdError
+
+AUTHORITY, CERTIFICATE, KEY = "ETCDCTL_CACERT", "ETCDCTL_CERT", "ETCDCTL_KEY"
+"""As etcdctl reads them, so that it works in the same place without options."""
+
+
+def context_from(environ: Mapping[str, str] = os.environ) -> ssl.SSLContext:
+    """EtcdError when a variable or a file is missing or damaged."""
+    missing = [name for name in (AUTHORITY, CERTIFICATE, KEY) if not environ.get(name)]
+    if missing:
+        raise EtcdError(f"etcd is reached by https, but {', '.join(missing)} is not set: let each name its PEM file")
+    try:
+        context = ssl.create_default_context(cafile=environ[AUTHORITY])
+        context.load_cert_chain(environ[CERTIFICATE], environ[KEY])
+    except (OSError, ssl.SSLError) as error:
+        raise EtcdError(
+            f"the certificates for etcd cannot be used ({error}): see to the files that {AUTHORITY}, {CERTIFICATE} and "
+            f"{KEY} name"
+        ) from error
+    return context

@@ -1,0 +1,194 @@
+"""What each workload promises: who reads its configuration can, its probes mean what they say, nothing is lost."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from infra.certificates import Subject, issue, make_authority
+from infra.kubernetes.plan import FLOWS
+from services.api.settings import load_settings
+from services.etl.__main__ import LoadConfig
+from services.featurestore.provision import ProvisionConfig
+from services.postgres import warden
+from services.postgres.configure import MemberSettings, configure
+from tests.unit.infra.kubernetes.conftest import configuration, one, pod, shipped
+
+Rendered = Callable[[str], list[dict[str, Any]]]
+
+
+def test_services_read_what_is_rendered_for_them(tmp_path: Path, rendered: Rendered) -> None:
+    made = rendered("staging")
+    (tmp_path / "api.json").write_text(json.dumps(configuration(made, "api", "api.json")))
+    environ = {"BREAKWATER_API_CONFIG": str(tmp_path / "api.json"), "BREAKWATER_REPLICA": "api-7f-x"}
+    settings = load_settings(environ)
+    assert settings.replica == "api-7f-x"
+    assert settings.redis.root_certificate == Path("/run/tls/ca.crt")
+    assert "sslmode=verify-full" in settings.shards[0].conninfo("read-write", application_name="test")
+    assert len(LoadConfig.model_validate(configuration(made, "load", "job.json")).shards) == 2
+    migrate = ProvisionConfig.model_validate(configuration(made, "migrate", "job.json"))
+    assert {admin.user for admin in migrate.admin} == {"postgres"}
+    assert {owner.database: owner.shards for owner in migrate.owners} == {"features": (0, 1), "mage": (0,)}
+
+
+def test_a_pod_makes_its_own_patroni_and_warden_configuration(tmp_path: Path, rendered: Rendered) -> None:
+    said = configuration(rendered("staging"), "shard-1", "member.json")
+    for name in ("postgres_superuser", "postgres_replication", "postgres_rewind", "patroni_rest"):
+        (tmp_path / name).write_text(f"{name}-value\n")
+    settings = MemberSettings.model_validate(
+        {**said, "directory": str(tmp_path), "secrets_dir": str(tmp_path), "bin_dir": said["bin_dir"]}
+    )
+    configure(settings, "shard-1-2")
+    configure(settings, "shard-1-2")  # as after a restart
+    patroni = yaml.safe_load((tmp_path / "patroni.yaml").read_text())
+    assert (tmp_path / "patroni.yaml").stat().st_mode & 0o777 == 0o600
+    assert patroni["name"] == "shard-1-2"
+    assert patroni["etcd3"]["protocol"] == "https"
+    assert patroni["postgresql"]["parameters"]["ssl"] is True
+    assert all(line.startswith(("local", "hostssl")) for line in patroni["postgresql"]["pg_hba"])
+    assert patroni["postgresql"]["authentication"]["replication"]["sslmode"] == "verify-full"
+    assert patroni["bootstrap"]["dcs"]["synchronous_mode_strict"] is True
+    config = warden.load(tmp_path / "warden.json")
+    assert config.rest_url == "https://127.0.0.1:8008"
+    assert config.member == "shard-1-2"
+
+
+def test_haproxy_takes_the_edges_configuration(tmp_path: Path, rendered: Rendered) -> None:
+    text = one(rendered("production"), "ConfigMap", "edge")["data"]["haproxy.cfg"]
+    now = datetime.datetime.now(datetime.UTC)
+    (tmp_path / "edge.pem").write_bytes(b"".join(issue(make_authority("ca", now), Subject("edge", ["edge"]), now, 1)))
+    (tmp_path / "haproxy.cfg").write_text(text.replace("/run/tls", str(tmp_path)))
+    done = subprocess.run(
+        ["/usr/sbin/haproxy", "-c", "-f", str(tmp_path / "haproxy.cfg")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "server-template api- 23 " in text
+
+
+def test_the_warden_outlives_the_server_and_sees_its_processes(rendered: Rendered) -> None:
+    spec = pod(rendered("production"), "StatefulSet", "shard-0")
+    sidecars = [c["name"] for c in spec["initContainers"] if c.get("restartPolicy") == "Always"]
+    assert sidecars == ["warden"]
+    assert [c["name"] for c in spec["containers"]] == ["server"]
+    assert spec["shareProcessNamespace"] is True
+
+
+def test_a_primary_steps_down_and_replicas_drain_before_they_end(rendered: Rendered) -> None:
+    made = rendered("production")
+    server = pod(made, "StatefulSet", "shard-0")["containers"][0]
+    assert "services.postgres.step_down" in server["lifecycle"]["preStop"]["exec"]["command"]
+    for name in ("api", "edge"):
+        spec = pod(made, "Deployment", name)
+        assert (
+            0
+            < spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+            < spec["terminationGracePeriodSeconds"]
+        )
+        assert one(made, "Deployment", name)["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+
+
+def test_probes_mean_what_they_say(rendered: Rendered) -> None:
+    made = rendered("production")
+    patroni = pod(made, "StatefulSet", "shard-0")["containers"][0]
+    assert patroni["readinessProbe"]["httpGet"]["path"] == "/readiness"
+    assert patroni["livenessProbe"]["httpGet"]["path"] == "/liveness"
+    node = pod(made, "StatefulSet", "h2o")["containers"][0]
+    assert node["readinessProbe"]["httpGet"] == {"path": "/ready", "port": 8082, "scheme": "HTTP"}
+    for kind, name in (("Deployment", "api"), ("StatefulSet", "etcd"), ("StatefulSet", "h2o"), ("Deployment", "edge")):
+        assert "tcpSocket" in pod(made, kind, name)["containers"][0]["livenessProbe"]
+
+
+def test_the_autoscaler_owns_the_apis_replicas(rendered: Rendered) -> None:
+    made = rendered("production")
+    scaler = one(made, "HorizontalPodAutoscaler", "api")["spec"]
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (3, 20)
+    assert scaler["metrics"][0]["resource"]["target"] == {"type": "Utilization", "averageUtilization": 70}
+    assert scaler["metrics"][1]["pods"]["target"]["averageValue"] == "8"
+    assert "replicas" not in one(made, "Deployment", "api")["spec"]
+    assert len(one(rendered("staging"), "HorizontalPodAutoscaler", "api")["spec"]["metrics"]) == 1
+
+
+def test_what_kubernetes_would_wait_for_in_vain_is_annotated(rendered: Rendered) -> None:
+    made = rendered("production")
+    h2o = one(made, "StatefulSet", "h2o")
+    assert h2o["spec"]["updateStrategy"]["type"] == "OnDelete"
+    assert h2o["metadata"]["annotations"]["pulumi.com/waitFor"] == "jsonpath={.status.readyReplicas}=3"
+    assert one(made, "Deployment", "api")["metadata"]["annotations"]["pulumi.com/waitFor"] == "condition=Progressing"
+
+
+def test_environments_differ_where_they_should(rendered: Rendered) -> None:
+    staging, production = rendered("staging"), rendered("production")
+    assert "breakwater.dev/chaos" in one(staging, "Namespace", "breakwater-staging")["metadata"]["labels"]
+    assert "breakwater.dev/chaos" not in one(production, "Namespace", "breakwater-production")["metadata"]["labels"]
+    hard = pod(production, "StatefulSet", "etcd")["affinity"]["podAntiAffinity"]
+    assert list(hard) == ["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert len([m for m in production if m["kind"] == "StatefulSet"]) == 6
+    assert one(staging, "Service", "edge")["spec"]["type"] == "NodePort"
+
+
+def test_every_flow_is_open_at_both_ends_and_nothing_else(rendered: Rendered) -> None:
+    made = rendered("staging")
+    opened: set[tuple[str, str, int]] = set()
+    for policy in (m for m in made if m["kind"] == "NetworkPolicy" and m["metadata"]["name"] != "default-deny"):
+        for rule in policy["spec"].get("ingress", []):
+            for peer in rule["from"]:
+                labels = peer.get("podSelector", {}).get("matchLabels", {})
+                source = labels.get("app.kubernetes.io/component", "clients")
+                opened |= {(source, policy["metadata"]["name"], port["port"]) for port in rule["ports"]}
+    expected = {(flow.source, flow.target, port) for flow in FLOWS for port in flow.ports}
+    assert opened == expected
+    left: set[tuple[str, str, int]] = set()
+    for policy in (m for m in made if m["kind"] == "NetworkPolicy" and m["metadata"]["name"] != "default-deny"):
+        for rule in policy["spec"].get("egress", []):
+            labels = rule["to"][0]["podSelector"]["matchLabels"]
+            target = labels.get("app.kubernetes.io/component")
+            if target:
+                left |= {(policy["metadata"]["name"], target, port["port"]) for port in rule["ports"]}
+    assert left == {flow for flow in expected if flow[0] != "clients"}
+
+
+def test_flows_are_those_that_the_configurations_name(rendered: Rendered) -> None:
+    """Every host:port that a workload is told is one that its network rules let it reach."""
+    made = rendered("staging")
+    allowed = {(flow.source, flow.target, port) for flow in FLOWS for port in flow.ports}
+    address = re.compile(r'([a-z0-9-]+)\.breakwater-staging\.svc\.cluster\.local(?::|",\s+"port": )(\d+)')
+    found: set[tuple[str, str, int]] = set()
+    for config in (m for m in made if m["kind"] == "ConfigMap"):
+        source = config["metadata"]["labels"]["app.kubernetes.io/component"]
+        for text in config["data"].values():
+            found |= {(source, service, int(port)) for service, port in address.findall(text)}
+    assert len(found) > 8
+    assert found <= allowed
+
+
+def test_one_more_replica_or_shard_changes_only_that() -> None:
+    from infra.kubernetes.plan import KubernetesPlan  # noqa: PLC0415
+    from infra.kubernetes.render import files, manifests  # noqa: PLC0415
+
+    topology = shipped("staging").topology
+    before = files(manifests(KubernetesPlan(topology)))
+    api = topology.api.model_copy(update={"replicas": 4})
+    scaled = files(manifests(KubernetesPlan(topology.model_copy(update={"api": api}))))
+    assert {name for name in before if before[name] != scaled[name]} == {"13-horizontal-pod-autoscaler-api.yaml"}
+    postgres = topology.postgres.model_copy(update={"shards": 3})
+    wider = files(manifests(KubernetesPlan(topology.model_copy(update={"postgres": postgres}))))
+    new = {name for name in wider if name not in before}
+    assert {name.split("-", 1)[1].removesuffix(".yaml") for name in new} == {
+        "config-map-shard-2",
+        "pod-disruption-budget-shard-2",
+        "stateful-set-shard-2",
+    }
+    changed = {name for name in before if before[name] != wider[name]}
+    told = {"api", "load", "migrate"}
+    assert changed == {f"06-config-map-{name}.yaml" for name in told} | {
+        "12-deployment-api.yaml",
+        "11-job-load.yaml",
+        "11-job-migrate.yaml",
+    }

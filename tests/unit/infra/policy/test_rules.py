@@ -1,0 +1,337 @@
+"""Each rule catches what it forbids and passes what the repository ships."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from infra.policy.model import Environment
+from infra.policy.pack import environment_of, resources_of
+from infra.policy.rules import RULES, judge
+from tests.unit.infra.kubernetes.conftest import ROOT, one, pod
+
+Manifests = list[dict[str, Any]]
+Rendered = Callable[[str], Manifests]
+PRODUCTION = Environment("production")
+
+
+@pytest.mark.parametrize("environment", ["staging", "production"])
+def test_what_is_shipped_holds_every_rule(environment: str, rendered: Rendered) -> None:
+    assert judge(rendered(environment), Environment(environment)) == []
+
+
+def api(made: Manifests) -> dict[str, Any]:
+    container: dict[str, Any] = pod(made, "Deployment", "api")["containers"][0]
+    return container
+
+
+def latest(made: Manifests) -> None:
+    api(made)["image"] = "registry.example.org/breakwater/api:latest"
+
+
+def untagged(made: Manifests) -> None:
+    pod(made, "StatefulSet", "shard-0")["initContainers"][0]["image"] = "registry.example.org:5000/breakwater/postgres"
+
+
+def no_memory_limit(made: Manifests) -> None:
+    del api(made)["resources"]["limits"]["memory"]
+
+
+def lent_memory(made: Manifests) -> None:
+    api(made)["resources"]["limits"]["memory"] = "9Gi"
+
+
+def escalation(made: Manifests) -> None:
+    del api(made)["securityContext"]["allowPrivilegeEscalation"]
+
+
+def writable_root(made: Manifests) -> None:
+    api(made)["securityContext"]["readOnlyRootFilesystem"] = False
+
+
+def capabilities(made: Manifests) -> None:
+    api(made)["securityContext"]["capabilities"] = {"add": ["SYS_PTRACE"], "drop": ["ALL"]}
+
+
+def root(made: Manifests) -> None:
+    del pod(made, "StatefulSet", "etcd")["securityContext"]["runAsNonRoot"]
+
+
+def host_network(made: Manifests) -> None:
+    pod(made, "StatefulSet", "etcd")["hostNetwork"] = True
+
+
+def host_path(made: Manifests) -> None:
+    pod(made, "StatefulSet", "etcd")["volumes"].append({"name": "node", "hostPath": {"path": "/"}})
+
+
+def no_startup_probe(made: Manifests) -> None:
+    del api(made)["startupProbe"]
+
+
+def deadly_readiness(made: Manifests) -> None:
+    api(made)["livenessProbe"] = api(made)["readinessProbe"]
+
+
+def default_account(made: Manifests) -> None:
+    pod(made, "Job", "load")["serviceAccountName"] = "default"
+
+
+def unknown_account(made: Manifests) -> None:
+    pod(made, "Job", "load")["serviceAccountName"] = "ghost"
+
+
+def token(made: Manifests) -> None:
+    del pod(made, "Job", "load")["automountServiceAccountToken"]
+
+
+def all_verbs(made: Manifests) -> None:
+    made.append({"kind": "Role", "metadata": {"name": "r", "namespace": SPACE}, "rules": [{"verbs": ["*"]}]})
+
+
+def reads_secrets(made: Manifests) -> None:
+    rule = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}
+    made.append({"kind": "Role", "metadata": {"name": "r", "namespace": SPACE}, "rules": [rule]})
+
+
+def cluster_wide(made: Manifests) -> None:
+    made.append({"kind": "ClusterRoleBinding", "metadata": {"name": "r", "namespace": SPACE}})
+
+
+def no_grace(made: Manifests) -> None:
+    del pod(made, "Deployment", "edge")["terminationGracePeriodSeconds"]
+
+
+def killed_at_once(made: Manifests) -> None:
+    pod(made, "Deployment", "edge")["terminationGracePeriodSeconds"] = 0
+
+
+def password_in_clear(made: Manifests) -> None:
+    api(made)["env"].append({"name": "REDIS_PASSWORD", "value": "hunter2"})
+
+
+def secret_in_config(made: Manifests) -> None:
+    one(made, "ConfigMap", "redis")["data"]["redis.conf"] += "requirepass ${secrets:redis}\n"
+
+
+def greedy_heap(made: Manifests) -> None:
+    data = one(made, "ConfigMap", "h2o")["data"]
+    data["h2o-1.json"] = data["h2o-1.json"].replace('"heap_mb": 5734', '"heap_mb": 7000')
+
+
+def no_budget(made: Manifests) -> None:
+    made.remove(one(made, "PodDisruptionBudget", "shard-2"))
+
+
+def generous_budget(made: Manifests) -> None:
+    one(made, "PodDisruptionBudget", "etcd")["spec"]["maxUnavailable"] = 2
+
+
+def blocking_budget(made: Manifests) -> None:
+    one(made, "PodDisruptionBudget", "api")["spec"]["maxUnavailable"] = 0
+
+
+def silent_budget(made: Manifests) -> None:
+    del one(made, "PodDisruptionBudget", "api")["spec"]["unhealthyPodEvictionPolicy"]
+
+
+def soft_zones(made: Manifests) -> None:
+    pod(made, "StatefulSet", "etcd")["topologySpreadConstraints"][0]["whenUnsatisfiable"] = "ScheduleAnyway"
+
+
+def one_zone(made: Manifests) -> None:
+    del pod(made, "Deployment", "edge")["topologySpreadConstraints"][0]
+
+
+def one_node(made: Manifests) -> None:
+    del pod(made, "StatefulSet", "shard-0")["affinity"]
+
+
+def spread_of_others(made: Manifests) -> None:
+    constraint = pod(made, "StatefulSet", "etcd")["topologySpreadConstraints"][0]
+    constraint["labelSelector"]["matchLabels"]["app.kubernetes.io/component"] = "redis"
+
+
+def no_default_deny(made: Manifests) -> None:
+    made.remove(one(made, "NetworkPolicy", "default-deny"))
+
+
+def no_own_policy(made: Manifests) -> None:
+    made.remove(one(made, "NetworkPolicy", "mage"))
+
+
+def open_port(made: Manifests) -> None:
+    del one(made, "NetworkPolicy", "redis")["spec"]["ingress"][0]["ports"]
+
+
+def open_peer(made: Manifests) -> None:
+    del one(made, "NetworkPolicy", "redis")["spec"]["ingress"][0]["from"]
+
+
+def plain_redis(made: Manifests) -> None:
+    data = one(made, "ConfigMap", "redis")["data"]
+    data["redis.conf"] = data["redis.conf"].replace("port 0", "port 6378")
+
+
+def old_tls(made: Manifests) -> None:
+    data = one(made, "ConfigMap", "edge")["data"]
+    data["haproxy.cfg"] = data["haproxy.cfg"].replace("ssl-min-ver TLSv1.3", "ssl-min-ver TLSv1.2")
+
+
+def plain_etcd(made: Manifests) -> None:
+    data = one(made, "ConfigMap", "load")["data"]
+    assert "https://" in data["job.json"]
+    data = one(made, "ConfigMap", "api")["data"]
+    data["api.json"] = data["api.json"].replace("https://etcd-0", "http://etcd-0")
+
+
+def no_certificates(made: Manifests) -> None:
+    spec = pod(made, "StatefulSet", "etcd")
+    spec["volumes"] = [volume for volume in spec["volumes"] if volume["name"] != "tls"]
+
+
+def deleted_data(made: Manifests) -> None:
+    one(made, "StatefulSet", "shard-0")["spec"]["persistentVolumeClaimRetentionPolicy"]["whenScaled"] = "Delete"
+
+
+def data_in_pod(made: Manifests) -> None:
+    del one(made, "StatefulSet", "etcd")["spec"]["volumeClaimTemplates"]
+
+
+def two_owners(made: Manifests) -> None:
+    one(made, "Deployment", "api")["spec"]["replicas"] = 3
+
+
+def scales_nothing(made: Manifests) -> None:
+    one(made, "HorizontalPodAutoscaler", "api")["spec"]["scaleTargetRef"]["name"] = "apy"
+
+
+def opted_in(made: Manifests) -> None:
+    one(made, "Namespace", "breakwater-production")["metadata"]["labels"]["breakwater.dev/chaos"] = "enabled"
+
+
+def runner_rights(made: Manifests) -> None:
+    made.append({"kind": "RoleBinding", "metadata": {"name": "experiment-runner", "namespace": SPACE}})
+
+
+def lax_namespace(made: Manifests) -> None:
+    one(made, "Namespace", "breakwater-production")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = (
+        "baseline"
+    )
+
+
+def elsewhere(made: Manifests) -> None:
+    one(made, "Service", "redis")["metadata"]["namespace"] = "default"
+
+
+SPACE = "breakwater-production"
+BREACHES: list[tuple[str, Callable[[Manifests], None], str]] = [
+    ("fixed-images", latest, "container api runs registry.example.org/breakwater/api:latest"),
+    ("fixed-images", untagged, "container configure runs registry.example.org:5000/breakwater/postgres"),
+    ("limits", no_memory_limit, "container api has no memory in limits"),
+    ("limits", lent_memory, "may take 9Gi"),
+    ("no-privilege", escalation, "container api may gain privileges"),
+    ("no-privilege", writable_root, "container api may write to its root file system"),
+    ("no-privilege", capabilities, "container api asks for capabilities"),
+    ("no-privilege", root, "the pod may run as root"),
+    ("no-privilege", host_network, "shares the node's network"),
+    ("no-privilege", host_path, "mounts a path of the node"),
+    ("probes", no_startup_probe, "container api has no startup probe"),
+    ("probes", deadly_readiness, "killed by the same request"),
+    ("own-account", default_account, "default account"),
+    ("own-account", unknown_account, "account ghost does not exist"),
+    ("own-account", token, "gets a token"),
+    ("least-rights", all_verbs, "grants everything"),
+    ("least-rights", reads_secrets, "reads or changes Secrets"),
+    ("least-rights", cluster_wide, "beyond the environment's namespace"),
+    ("grace", no_grace, "says not how long"),
+    ("grace", killed_at_once, "takes 0 s"),
+    ("no-secret-in-clear", password_in_clear, "has REDIS_PASSWORD in clear"),
+    ("no-secret-in-clear", secret_in_config, "redis.conf holds a secret"),
+    ("h2o-memory", greedy_heap, "h2o-1.json gives the JVM 7000 MB"),
+    ("disruption-budgets", no_budget, "has 0 disruption budgets"),
+    ("disruption-budgets", generous_budget, "too many for a quorum"),
+    ("disruption-budgets", blocking_budget, "none blocks drains"),
+    ("disruption-budgets", silent_budget, "does not say whether unhealthy"),
+    ("spread", soft_zones, "over zones only as a wish"),
+    ("spread", one_zone, "in one zone"),
+    ("spread", one_node, "on one node"),
+    ("spread", spread_of_others, "in one zone"),
+    ("network-policies", no_default_deny, "does not deny by default"),
+    ("network-policies", no_own_policy, "no network policy of its own"),
+    ("network-policies", open_port, "any peer or any port"),
+    ("network-policies", open_peer, "any peer or any port"),
+    ("tls", plain_redis, "does not say"),
+    ("tls", old_tls, "does not say"),
+    ("tls", plain_etcd, "is told http://etcd-0"),
+    ("tls", no_certificates, "mounts no certificates"),
+    ("kept-data", deleted_data, "may delete data"),
+    ("kept-data", data_in_pod, "keeps its data in the pod"),
+    ("scaled-by-one", two_owners, "states replicas"),
+    ("scaled-by-one", scales_nothing, "which does not exist"),
+    ("no-chaos-in-production", opted_in, "opts in to faults"),
+    ("no-chaos-in-production", runner_rights, "gives experiments rights"),
+    ("pod-security", lax_namespace, "does not enforce"),
+    ("one-namespace", elsewhere, "outside the environment's"),
+]
+
+
+@pytest.mark.parametrize(("rule", "breach", "said"), BREACHES, ids=lambda value: getattr(value, "__name__", None))
+def test_a_breach_is_caught_by_its_rule(
+    rule: str, breach: Callable[[Manifests], None], said: str, rendered: Rendered
+) -> None:
+    made = rendered("production")
+    breach(made)
+    found = [finding for finding in judge(made, PRODUCTION) if finding.rule == rule]
+    assert found
+    assert any(said in finding.message for finding in found), [str(finding) for finding in found]
+
+
+def test_every_rule_has_a_breach_that_it_catches() -> None:
+    assert {rule.name for rule in RULES} == {rule for rule, _, _ in BREACHES}
+
+
+def test_staging_may_have_what_production_must_not(rendered: Rendered) -> None:
+    findings = judge(rendered("staging"), PRODUCTION)
+    assert {finding.rule for finding in findings} == {"no-chaos-in-production", "spread"}
+
+
+def test_the_pack_needs_nothing_but_the_standard_library() -> None:
+    """It runs in an environment of its own, which has pulumi-policy and nothing of ours."""
+    said = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import infra.policy.rules, infra.policy.pack"
+    subprocess.run([sys.executable, "-S", "-c", said], check=True, env={})
+
+
+class Shown:
+    """As pulumi_policy shows a resource: numbers as floats."""
+
+    def __init__(self, resource_type: str, props: dict[str, Any]) -> None:
+        self.resource_type = resource_type
+        self.props = props
+
+
+def floats(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: floats(item) for key, item in value.items()}
+        case list():
+            return [floats(item) for item in value]
+        case bool():
+            return value
+        case int():
+            return float(value)
+    return value
+
+
+def test_the_pack_judges_what_pulumi_shows_it(rendered: Rendered) -> None:
+    shown = [Shown("pulumi:providers:kubernetes", {"context": "x"}), Shown("breakwater:kubernetes:Api", {})]
+    shown += [Shown(f"kubernetes:x:{made['kind']}", floats(made)) for made in rendered("staging")]
+    resources = resources_of(shown)
+    assert environment_of(resources) == Environment("staging")
+    assert len(resources) == len(rendered("staging"))
+    assert judge(resources, environment_of(resources)) == []
+    assert environment_of([]) == PRODUCTION
