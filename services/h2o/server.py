@@ -1,7 +1,6 @@
-"""One H2O server process on loopback: start it, wait until it is ready, stop it by pid.
+"""One H2O node: what its process is started from, and (for a single one) start it, wait until it is ready, stop it.
 
-H2O has no log-in here and runs what its clients ask for, so it listens on 127.0.0.1 only and lives no longer than
-the training that needs it (`running`).
+H2O has no log-in here and runs what its clients ask for, so locally it listens on 127.0.0.1 only.
 """
 
 from __future__ import annotations
@@ -45,17 +44,22 @@ LOG_TAIL_BYTES = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class H2OServer:
-    """What one server is started from. `directory` is its own: data, temporary files, log, pid file."""
+    """What one server is started from. `directory` is its own: data, temporary files, log, pid file.
+
+    `peers` are the cloud's nodes as host:port, this one included; none means a cloud of its own.
+    """
 
     directory: Path
     port: int
     heap_mb: int
     threads: int = 2
     cloud: str = "breakwater-training"
+    host: str = LOOPBACK
+    peers: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
-        return f"http://{LOOPBACK}:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def pidfile(self) -> Path:
@@ -66,7 +70,7 @@ class H2OServer:
         return self.directory / "h2o.log"
 
     def command(self) -> list[str]:
-        """The process to run. A flat file that names only itself keeps it from looking for peers by multicast."""
+        """The process to run. The flat file keeps it from looking for peers by multicast."""
         return [
             shutil.which("java") or "java",
             f"-Xmx{self.heap_mb}m",
@@ -74,8 +78,8 @@ class H2OServer:
             "-Dsys.ai.h2o.ext.core.toggle.XGBoost=False",  # unpacks native code that nothing here uses
             "-jar",
             str(server_jar()),
-            *("-ip", LOOPBACK),
-            *("-web_ip", LOOPBACK),
+            *("-ip", self.host),
+            *("-web_ip", self.host),
             *("-port", str(self.port)),
             *("-name", self.cloud),
             *("-flatfile", str(self.directory / "flatfile")),
@@ -90,10 +94,7 @@ def start(server: H2OServer, *, timeout_s: float = START_TIMEOUT_S) -> int:
     Raises PortInUse before anything starts, ServerFailed (with the end of the log) when it does not get ready;
     nothing is left running then.
     """
-    _refuse_taken_ports(server.port)
-    for name in ("tmp", "ice"):
-        (server.directory / name).mkdir(parents=True, exist_ok=True)
-    (server.directory / "flatfile").write_text(f"{LOOPBACK}:{server.port}\n")
+    prepare(server)
     with server.log.open("ab") as log:
         process = subprocess.Popen(
             server.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -105,6 +106,15 @@ def start(server: H2OServer, *, timeout_s: float = START_TIMEOUT_S) -> int:
         stop(server)
         raise
     return process.pid
+
+
+def prepare(server: H2OServer) -> None:
+    """Make what the process needs on disk. Raises PortInUse when it could not listen."""
+    _refuse_taken_ports(server)
+    for name in ("tmp", "ice"):
+        (server.directory / name).mkdir(parents=True, exist_ok=True)
+    peers = server.peers or (f"{server.host}:{server.port}",)
+    (server.directory / "flatfile").write_text("".join(f"{peer}\n" for peer in peers))
 
 
 def stop(server: H2OServer, *, timeout_s: float = STOP_TIMEOUT_S) -> bool:
@@ -146,15 +156,16 @@ def running(server: H2OServer) -> Iterator[str]:
         stop(server)
 
 
-def _refuse_taken_ports(port: int) -> None:
+def _refuse_taken_ports(server: H2OServer) -> None:
+    port = server.port
     for number in range(port, port + PORTS_USED):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free
             try:
-                probe.bind((LOOPBACK, number))
+                probe.bind((server.host, number))
             except OSError as error:
                 raise PortInUse(
-                    f"H2O needs ports {port} and {port + 1} on {LOOPBACK}; {number} is taken ({error.strerror}): "
+                    f"H2O needs ports {port} and {port + 1} on {server.host}; {number} is taken ({error.strerror}): "
                     "choose another port or end what listens there"
                 ) from error
 
@@ -163,11 +174,11 @@ def _wait_ready(server: H2OServer, process: subprocess.Popen[bytes], deadline: f
     with urllib3.PoolManager(retries=False, timeout=PROBE_TIMEOUT) as http:
         while time.monotonic() < deadline:
             if (code := process.poll()) is not None:
-                raise ServerFailed(f"H2O ended with {code} while starting; {server.log} ends: {_log_tail(server)}")
+                raise ServerFailed(f"H2O ended with {code} while starting; {server.log} ends: {log_tail(server)}")
             if _is_healthy(http, server):
                 return
             time.sleep(PROBE_EVERY_S)
-    raise ServerFailed(f"H2O on {server.url} was not healthy in time; {server.log} ends: {_log_tail(server)}")
+    raise ServerFailed(f"H2O on {server.url} was not healthy in time; {server.log} ends: {log_tail(server)}")
 
 
 def _is_healthy(http: urllib3.PoolManager, server: H2OServer) -> bool:
@@ -179,7 +190,8 @@ def _is_healthy(http: urllib3.PoolManager, server: H2OServer) -> bool:
     return answer.status == HTTP_OK and cloud["cloud_name"] == server.cloud and bool(cloud["cloud_healthy"])
 
 
-def _log_tail(server: H2OServer) -> str:
+def log_tail(server: H2OServer) -> str:
+    """The end of its log, for a message."""
     return server.log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
 
 

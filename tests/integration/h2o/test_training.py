@@ -61,12 +61,12 @@ def test_our_scores_are_h2os_own(
     h2o_server: H2OServer, flights: FlightFiles, genmodel_jar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as keep:  # what training would clean up is needed for the comparison
-        keep.setattr(h2o, "remove_all", lambda: None)
+        keep.setattr(h2o, "remove", lambda _: None)
         trained = train(flights.train, flights.test, h2o_server.url, tmp_path, seed=3, version="v3")
     rows = vectors(flights.test, ROWS)
     h2o.connect(url=h2o_server.url, verbose=False)
     try:
-        [model_id] = [key for key in h2o.ls()["key"] if key.startswith("GBM_model") and "metrics" not in key]
+        [model_id] = [key for key in h2o.ls()["key"] if key.startswith("breakwater_") and key.endswith("_model")]
         expected = native_predictions(model_id, rows, tmp_path)
     finally:
         h2o.remove_all()
