@@ -15,13 +15,14 @@ import psycopg
 from psycopg import sql
 
 from infra.environment import EnvironmentFault
-from infra.local.plan import APP_ROLE, FEATURES_DATABASE, LocalPlan
+from infra.local.plan import APP_ROLE, FEATURES_DATABASE, REGISTRY_SHARD, LocalPlan
 from infra.local.secrets import Secrets
 from services.contracts.shards import ShardEndpoints
 from services.coordination.etcd import EtcdClient
 from services.featurestore import migrate
 from services.featurestore.partitions import ensure_partitions, standing_months
 from services.featurestore.slots import publish_slot_map
+from services.registry import registry
 
 APPLICATION: Final = "breakwater-provision"
 SCRAM_ROUNDS: Final = 1
@@ -41,9 +42,14 @@ def _refusals(what: str) -> Iterator[None]:
         ) from error
 
 
-@_refusals("making the application's role and database")
-def ensure_database(admin: ShardEndpoints, secrets: Secrets) -> None:
-    """Make role and database where missing, set the role's password; EnvironmentFault when the primary refuses."""
+def databases_of(shard: int) -> tuple[str, ...]:
+    """What a shard's cluster holds: the features, and on one of them the model registry."""
+    return (FEATURES_DATABASE, registry.DATABASE) if shard == REGISTRY_SHARD else (FEATURES_DATABASE,)
+
+
+@_refusals("making the application's role and databases")
+def ensure_database(admin: ShardEndpoints, secrets: Secrets, *databases: str) -> None:
+    """Make role and databases where missing, set the role's password; EnvironmentFault when the primary refuses."""
     with psycopg.connect(admin.conninfo("read-write", application_name=APPLICATION), autocommit=True) as connection:
         # The server gets a verifier, so that the password itself is in no statement and no log.
         verifier = scram_verifier(secrets.app)
@@ -52,12 +58,11 @@ def ensure_database(admin: ShardEndpoints, secrets: Secrets) -> None:
         connection.execute(
             sql.SQL("{} {} login password {}").format(verb, sql.Identifier(APP_ROLE), sql.Literal(verifier))
         )
-        if not connection.execute("select 1 from pg_database where datname = %s", (FEATURES_DATABASE,)).fetchone():
-            connection.execute(
-                sql.SQL("create database {} owner {}").format(
-                    sql.Identifier(FEATURES_DATABASE), sql.Identifier(APP_ROLE)
+        for database in databases:
+            if not connection.execute("select 1 from pg_database where datname = %s", (database,)).fetchone():
+                connection.execute(
+                    sql.SQL("create database {} owner {}").format(sql.Identifier(database), sql.Identifier(APP_ROLE))
                 )
-            )
         # Observers read the server's own views through the application's role; a bulk load ends with a checkpoint.
         connection.execute(sql.SQL("grant pg_monitor, pg_checkpoint to {}").format(sql.Identifier(APP_ROLE)))
 
@@ -74,9 +79,10 @@ def scram_verifier(password: str) -> str:
 
 
 def prepare_shards(plan: LocalPlan) -> str:
-    """Schema at head on every shard, slots published, partitions made ahead; returns one line for the progress."""
+    """Schemas at head, slots published, partitions made ahead; returns one line for the progress."""
     shards = plan.all_shards()
     applied = migrate.apply(shards)
+    migrate.apply([plan.registry_endpoints()], migrations=registry.MIGRATIONS)
     with contextlib.closing(EtcdClient(plan.etcd_urls)) as etcd:
         slots = publish_slot_map(etcd, plan.environment, shards)
     today = datetime.datetime.now(datetime.UTC).date()

@@ -200,7 +200,7 @@ def _start_in_order(
     for shard in shards:
         if shard_config.configure(plan, shard):
             progress.note(f"shard {shard} had another configuration than the topology says; it is as written again")
-        provision.ensure_database(plan.admin_endpoints(shard), own_secrets)
+        provision.ensure_database(plan.admin_endpoints(shard), own_secrets, *provision.databases_of(shard))
     start("api")
     progress.done("schema", provision.prepare_shards(plan))
     progress.begin("redis", "waiting")
@@ -213,8 +213,12 @@ def _start_in_order(
     progress.begin("edge", "starting")
     _wait_healthy(plan, supervisor, plan.of("edge"))
     progress.done("edge", f"{plan.edge_url}  TLS 1.3")
+    start("registry")
     # A former primary may restart once more to follow the new one, after its shard was ready.
-    _wait_healthy(plan, supervisor, plan.members)
+    _wait_healthy(plan, supervisor, [member for member in plan.members if member.component != "h2o"])
+    # Training is no part of serving: its cloud forms behind everybody's back, at low priority (docs/adr/0006).
+    start("h2o")
+    progress.done("h2o", f"{plan.topology.h2o.nodes} nodes, forming their cloud in the background")
 
 
 def down(plan: LocalPlan, progress: Progress) -> bool:
@@ -223,7 +227,7 @@ def down(plan: LocalPlan, progress: Progress) -> bool:
     if not supervisor.is_up():
         return _clear_leftovers(plan, progress)
     LocalEnvironment(plan).release_holds()
-    for what in ("edge", "api", "warden", "server", "redis", "etcd"):
+    for what in ("edge", "api", "h2o", "registry", "warden", "server", "redis", "etcd"):
         states = supervisor.states().values()
         chosen = [s for s in states if s.member.startswith(f"{what}-") or s.name.endswith(f"-{what}")]
         progress.begin(what, "stopping")
@@ -386,7 +390,7 @@ def _wait_healthy(plan: LocalPlan, supervisor: Supervisor, members: Sequence[Mem
                 return f"{member.name}: {health.state}"
         return None
 
-    what = "every member" if members == plan.members else members[0].component
+    what = members[0].component if len({member.component for member in members}) == 1 else "every member"
     _wait(what, plan, supervisor, missing)
 
 

@@ -18,7 +18,7 @@ SAMPLES = 3
 SAMPLE_EVERY_S = 7.5
 # Looks in a row that must be refused: H2O never closes its port while it lives, so one would do; two cost 0.5 s.
 REFUSALS = 2
-# A cloud of running nodes that is not whole by then will not be; it takes 10 s here, more on a crowded machine. Seconds.
+# A cloud of running nodes that is not whole by then will not be: it takes 10 s here, longer on a busy machine. Seconds.
 FORM_LIMIT_S = 120.0
 # A cloud that held this long was a good one: what ends it counts as no failure to form. Seconds.
 STABLE_S = 60.0

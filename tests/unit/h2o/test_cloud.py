@@ -41,7 +41,7 @@ def test_one_that_does_not_agree_is_enough(wrong: Answer) -> None:
 
 
 def test_age_is_taken_from_whoever_heard_last() -> None:
-    stale = replace(VIEW, heard_ms=VIEW.heard_ms | {NODES[1].peer: 41_000})
+    stale = replace(VIEW, heard_ms={**VIEW.heard_ms, NODES[1].peer: 41_000})
     quiet = {"h2o_1": Answer(Port.SILENT)}
     assert heard_age_s(NODES[1], answers(stale, **quiet)) == 9.0
     assert heard_age_s(NODES[1], answers(stale, **quiet) | {"h2o-2": Answer(Port.OPEN, VIEW)}) == 0.0
