@@ -216,7 +216,7 @@ def _start_in_order(
     start("registry")
     # A former primary may restart once more to follow the new one, after its shard was ready.
     _wait_healthy(plan, supervisor, [member for member in plan.members if member.component != "h2o"])
-    # Training is no part of serving: its cloud forms behind everybody's back, at low priority (docs/adr/0006).
+    # Training is no part of serving: its cloud forms behind everybody's back, at low priority (docs/adr/0007).
     start("h2o")
     progress.done("h2o", f"{plan.topology.h2o.nodes} nodes, forming their cloud in the background")
 

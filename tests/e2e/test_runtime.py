@@ -26,7 +26,7 @@ pytestmark = pytest.mark.e2e
 MEMBERS = {
     *(f"etcd-{i}" for i in range(3)),
     *(f"shard-{shard}-{i}" for shard in range(2) for i in range(3)),
-    *("redis-0", "api-0", "api-1", "edge-0"),
+    *("redis-0", "h2o-0", "registry-0", "api-0", "api-1", "edge-0"),
 }
 FEATURES = {
     "month": 7,
@@ -58,7 +58,7 @@ def holds_row(platform: Platform, entity: str) -> bool:
 
 
 def test_every_member_is_healthy_and_known(platform: Platform) -> None:
-    status = platform.status()
+    status = platform.settled()
     assert set(status) == MEMBERS
     assert all(line["healthy"] for line in status.values()), status
     for shard in range(2):
@@ -181,7 +181,7 @@ def test_up_repairs_what_a_crash_left(trained: Platform, what: str) -> None:
     assert "no supervisord answers" in trained.run("status", ENVIRONMENT, code=3).stderr
     trained.run("up", ENVIRONMENT)
 
-    assert all(line["healthy"] for line in trained.status().values())
+    assert all(line["healthy"] for line in trained.settled().values())
     assert holds_row(trained, entity)
 
 

@@ -37,7 +37,7 @@ def planned(shards: int, members: int, etcd: int, replicas: int, base: int, *, n
     base=st.integers(1024, 64000),
 )
 def test_ports_names_and_directories_never_meet(
-    shards: int, members: int, etcd: int, replicas: int, nodes: int, base: int
+    *, shards: int, members: int, etcd: int, replicas: int, nodes: int, base: int
 ) -> None:
     plan = planned(shards, members, etcd, replicas, base, nodes=nodes)
     ports = [port for m in plan.members for port in (m.port, m.aux_port) if port is not None]
@@ -45,11 +45,8 @@ def test_ports_names_and_directories_never_meet(
     assert len(set(ports)) == len(ports)
     assert base <= min(ports)
     assert max(ports) < 65536
-    assert (
-        len({m.name for m in plan.members})
-        == len(plan.members)
-        == etcd + shards * members + 1 + nodes + 1 + replicas + 1
-    )
+    expected = etcd + shards * members + nodes + replicas + len(("redis", "registry", "edge"))
+    assert len({m.name for m in plan.members}) == len(plan.members) == expected
     assert len({m.directory for m in plan.members}) == len(plan.members)
 
 
