@@ -15,10 +15,6 @@ class PortInUse(H2OError):
     """One of the two ports that a server needs is taken."""
 
 
-class ServerFailed(H2OError):
-    """The server did not start, did not get healthy, or did not end in time."""
-
-
 class TrainingRefused(H2OError):
     """The training data break a rule (columns, time order), or the job did not finish as asked."""
 

@@ -16,12 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from services.coordination.etcd import EtcdUnavailable
 from services.h2o.cluster import Cloud, H2OCluster
 from services.h2o.errors import TrainingInterrupted, TrainingRefused
-from services.h2o.trained import TrainedModel
+from services.h2o.trained import TREES, TrainedModel
 
 ATTEMPTS: Final = 5
 """A job that costs the cloud its life so often will do so again, for want of memory for example."""
@@ -45,6 +45,7 @@ class JobSpec(BaseModel):
     test_csv: Path
     seed: int
     version: str
+    trees: int = Field(default=TREES, ge=1)
 
 
 class _Lost(Exception):
@@ -143,7 +144,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         spec = JobSpec.model_validate_json((place / "spec.json").read_bytes())
-        train(spec.train_csv, spec.test_csv, url, place, seed=spec.seed, version=spec.version)
+        train(spec.train_csv, spec.test_csv, url, place, seed=spec.seed, version=spec.version, trees=spec.trees)
     except (TrainingRefused, ValidationError, OSError) as error:
         (place / ERROR_FILE).write_text(str(error))
         return REFUSED

@@ -130,7 +130,8 @@ class H2ONode:
         if status.state is not State.READY:
             node = f" ({status.node})" if status.node else ""
             detail = self._detail(status.node) if status.state is State.ALARM else ""
-            return f"{epoch.cloud} {status.state.value}: {status.reason}{node}{detail}"
+            reason = "" if status.reason == status.state.value else f": {status.reason}"
+            return f"{epoch.cloud} {status.state.value}{reason}{node}{detail}"
         return None
 
     def _detail(self, node: str | None) -> str:

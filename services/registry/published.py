@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from services.coordination.etcd import Compare, EtcdClient, EtcdUnavailable, KeyValue, Put
+from services.coordination.etcd import Compare, EtcdClient, EtcdError, KeyValue, Put
 from services.registry.card import ModelCard, Name, Sha256
 from services.registry.errors import (
     ArtifactCorrupt,
@@ -113,7 +113,7 @@ class PublishedModels:
         """
         try:
             found = self._client.get(self._key)
-        except EtcdUnavailable as error:
+        except EtcdError as error:
             return self._remembered(error)
         if found is None:
             raise NoModel(f"etcd has no {self._key}: train a model, or promote one")
@@ -129,7 +129,7 @@ class PublishedModels:
     def open(self, pointer: Pointer) -> ModelFiles:
         return open_version(self._store, pointer.manifest, pointer.name, pointer.version)
 
-    def _remembered(self, cause: EtcdUnavailable) -> Pointer:
+    def _remembered(self, cause: EtcdError) -> Pointer:
         if self._last is None:
             try:
                 self._last = Pointer.model_validate_json(self._memory.read_bytes())

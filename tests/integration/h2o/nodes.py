@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -34,13 +35,11 @@ def free_block(count: int) -> int:
     """First of `count` neighbouring loopback ports that are free now."""
     while True:
         [first] = free_ports(1)
-        if first + count < 65536 and set(range(first, first + count)) <= set(_free(first, count)):
+        if first + count < 65536 and len(_free(first, count)) == count:
             return first
 
 
 def _free(first: int, count: int) -> list[int]:
-    import socket  # noqa: PLC0415
-
     found = []
     for port in range(first, first + count):
         with socket.socket() as trial:
