@@ -16,12 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from services.coordination.etcd import EtcdUnavailable
 from services.h2o.cluster import Cloud, H2OCluster
 from services.h2o.errors import TrainingInterrupted, TrainingRefused
-from services.h2o.trained import TREES, TrainedModel
+from services.h2o.trained import TrainedModel
 
 ATTEMPTS: Final = 5
 """A job that costs the cloud its life so often will do so again, for want of memory for example."""
@@ -45,7 +45,6 @@ class JobSpec(BaseModel):
     test_csv: Path
     seed: int
     version: str
-    trees: int = Field(default=TREES, ge=1)
 
 
 class _Lost(Exception):
@@ -144,7 +143,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         spec = JobSpec.model_validate_json((place / "spec.json").read_bytes())
-        train(spec.train_csv, spec.test_csv, url, place, seed=spec.seed, version=spec.version, trees=spec.trees)
+        train(spec.train_csv, spec.test_csv, url, place, seed=spec.seed, version=spec.version)
     except (TrainingRefused, ValidationError, OSError) as error:
         (place / ERROR_FILE).write_text(str(error))
         return REFUSED

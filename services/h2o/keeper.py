@@ -178,7 +178,14 @@ class Keeper:
 
     def _raise(self, snapshot: Snapshot, facts: Facts, decision: Decision) -> None:
         failures = failures_after(facts)
-        epoch = Epoch(generation=facts.epoch + 1, reason=decision.reason, failures=failures, raised_at=self._wall())
+        report = snapshot.report(decision.node) if decision.node else None
+        epoch = Epoch(
+            generation=facts.epoch + 1,
+            reason=decision.reason,
+            detail=report.detail if report is not None else "",
+            failures=failures,
+            raised_at=self._wall(),
+        )
         if self._write_epoch(snapshot, epoch):
             self._say("raised", epoch.cloud, why=decision.reason, node=decision.node, failures=failures)
 
@@ -202,7 +209,7 @@ class Keeper:
         )
         if snapshot.status != status:
             self._transact(snapshot, Put(snapshot.keys.status, status.to_json(), self._lease.id))
-        if state in {State.ALARM, State.DEGRADED}:
+        if decision.action is Action.NOTHING and state in {State.ALARM, State.DEGRADED}:
             self._say(state.value, decision.reason, node=decision.node, failures=facts.failures)
 
     def _write_epoch(self, snapshot: Snapshot, epoch: Epoch) -> bool:

@@ -21,7 +21,7 @@ from services.h2o.decision import State
 from services.h2o.errors import ConfigurationInvalid, StateUnreadable
 from services.h2o.keeper import Keeper
 from services.h2o.server import H2OServer
-from services.h2o.state import Keys, StateWatch
+from services.h2o.state import Epoch, Keys, StateWatch, Status
 
 EVENTS = "h2o-events.jsonl"
 # Longest wait for one etcd server, seconds.
@@ -128,15 +128,18 @@ class H2ONode:
         if status.generation != epoch.generation:
             return f"{epoch.cloud} is wanted, the keeper still looks at the cloud before it"
         if status.state is not State.READY:
-            node = f" ({status.node})" if status.node else ""
-            detail = self._detail(status.node) if status.state is State.ALARM else ""
             reason = "" if status.reason == status.state.value else f": {status.reason}"
-            return f"{epoch.cloud} {status.state.value}{reason}{node}{detail}"
+            node = f" ({status.node})" if status.node else ""
+            return f"{epoch.cloud} {status.state.value}{reason}{node}{self._detail(status, epoch)}"
         return None
 
-    def _detail(self, node: str | None) -> str:
-        report = self._watch.snapshot.report(node) if node and self._watch.snapshot else None
-        return f": {report.detail}" if report is not None and report.detail else ""
+    def _detail(self, status: Status, epoch: Epoch) -> str:
+        """What a dead node's agent said in this epoch, or in the one before when that one failed."""
+        report = self._watch.snapshot.report(status.node) if status.node and self._watch.snapshot else None
+        said = report.detail if report is not None else ""
+        if not said and status.state is State.ALARM:
+            said = epoch.detail
+        return f": {said}" if said else ""
 
     def status(self) -> dict[str, Any]:
         config, snapshot = self._config, self._watch.snapshot

@@ -29,10 +29,14 @@ class _Record(BaseModel):
 
 
 class Epoch(_Record):
-    """Which cloud is wanted. Times are seconds since 1970 by the clock of whoever wrote them."""
+    """Which cloud is wanted, and why the one before was given up; `detail` is what its dead node's agent said.
+
+    Times are seconds since 1970 by the clock of whoever wrote them.
+    """
 
     generation: int = Field(ge=1)
     reason: str
+    detail: str = ""
     failures: int = Field(ge=0)
     raised_at: float
     formed_at: float | None = None

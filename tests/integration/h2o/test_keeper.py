@@ -25,8 +25,6 @@ pytestmark = pytest.mark.integration
 DETECTED_S = 5.0
 PAUSE_S = 8.0
 SAME = 1e-6
-TREES = 20
-"""Long enough to be killed in the middle of, on nodes that are still cold."""
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +59,7 @@ def undisturbed(
 
 
 def spec(flights: FlightFiles) -> JobSpec:
-    return JobSpec(train_csv=flights.train, test_csv=flights.test, seed=5, version="v5", trees=TREES)
+    return JobSpec(train_csv=flights.train, test_csv=flights.test, seed=5, version="v5")
 
 
 def command(pid: int) -> list[str]:
