@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -15,7 +16,6 @@ from services.registry.errors import (
     NoModel,
     PointerMoved,
     PointerUnreachable,
-    StoreUnavailable,
 )
 from services.registry.store import ArtifactStore, write_whole
 
@@ -119,10 +119,8 @@ class PublishedModels:
             raise NoModel(f"etcd has no {self._key}: train a model, or promote one")
         pointer = parse_pointer(found)
         if pointer != self._last:
-            try:
+            with contextlib.suppress(OSError):  # a full disk costs the memory, not the model
                 write_whole(self._memory, pointer.to_json().encode())
-            except OSError as error:
-                raise StoreUnavailable(f"{self._memory} cannot be written: {error}; see to its disk") from error
             self._last = pointer
         return pointer
 

@@ -82,13 +82,14 @@ def test_endpoints_are_for_anybodys_tools(platform: Platform) -> None:
 def test_everything_listens_on_loopback_only(platform: Platform) -> None:
     ports = {member["port"] for member in platform.endpoints()["members"]}
     listening = {}
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        local, state = line.split()[1], line.split()[3]
-        address, port = local.split(":")
-        if state == "0A" and PORT_BASE <= int(port, 16) < PORT_BASE + 500:
-            listening[int(port, 16)] = address
+    for table in ("tcp", "tcp6"):  # Java's sockets are of the second kind, also on 127.0.0.1
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            local, state = line.split()[1], line.split()[3]
+            address, port = local.split(":")
+            if state == "0A" and PORT_BASE <= int(port, 16) < PORT_BASE + 500:
+                listening[int(port, 16)] = address
     assert ports <= set(listening)
-    assert set(listening.values()) == {"0100007F"}
+    assert set(listening.values()) == {"0100007F", "0000000000000000FFFF00000100007F"}
 
 
 def test_the_edge_speaks_tls_1_3_and_nothing_older(platform: Platform) -> None:
