@@ -21,6 +21,7 @@ from breakwater import verification, workloads
 from breakwater.console import Steps, err
 from breakwater.console import out as console
 from breakwater.manifests import render, secrets
+from breakwater.models import models
 from breakwater.soak import soak
 from experiments import run as runs
 from experiments.errors import ExperimentError
@@ -188,7 +189,7 @@ def _months(text: str) -> range:
 @click.option("--seed", default=1, show_default=True)
 @click.option("--split", default=None, type=click.DateTime(["%Y-%m-%d"]), help="Train before, test from then on.")
 def train(environment: str, seed: int, split: datetime.datetime | None) -> None:
-    """Train on a real H2O server and publish the model; the API's replicas pick it up by themselves."""
+    """Train on the H2O cloud, register and promote the model; the API's replicas pick it up by themselves."""
     plan = local_plan(environment)
     with runtime.locked(plan), Steps() as steps:
         workloads.train_model(plan, steps, seed=seed, split=split.date() if split else workloads.SPLIT)
@@ -289,6 +290,7 @@ def controls(environment: str, names: tuple[str, ...], seed: int | None, out: Pa
 cli.add_command(soak)
 cli.add_command(render)
 cli.add_command(secrets)
+cli.add_command(models)
 
 
 @cli.command()

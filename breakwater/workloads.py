@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import getpass
+import json
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,22 +15,22 @@ from pathlib import Path
 from typing import Final
 
 import urllib3
-from h2o.exceptions import H2OError as ClientError
 
 from infra.environment import EnvironmentFault
 from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
 from infra.local.probe import get_json
 from infra.local.runtime import Progress
+from services.contracts.flights import MODEL_NAME, FlightFeatures
 from services.coordination.etcd import EtcdClient
 from services.etl.flights import LoadProgress, load_flights
 from services.etl.source import ALL_MONTHS
 from services.etl.training import export_training_csv
 from services.featurestore.slots import read_slot_map
-from services.h2o.server import H2OServer, running, stop
-from services.h2o.train import train
+from services.h2o.cluster import H2OCluster
+from services.h2o.job import JobSpec, run
 from services.registry.card import ModelCard
-from services.registry.errors import NoModel
-from services.registry.files import FileRegistry
+from services.registry.registry import ModelRegistry, Why
+from services.registry.store import ArtifactStore
 
 SERVING_S: Final = 30.0
 """A replica looks for a new model twice a second and warms it within a second or two."""
@@ -55,8 +58,10 @@ def load(plan: LocalPlan, progress: Progress, months: range | None = None) -> No
 
 
 def train_model(plan: LocalPlan, progress: Progress, *, seed: int, split: datetime.date = SPLIT) -> ModelCard:
-    """Train on a real H2O server, publish the MOJO; the API's replicas pick it up by themselves."""
-    topology = plan.topology.h2o
+    """Train on the H2O cloud, register the model and promote it; the API's replicas pick it up by themselves.
+
+    A training that a dead node interrupts runs again from the same files; only a whole model is ever registered.
+    """
     version = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
     with tempfile.TemporaryDirectory(prefix="breakwater-train-") as scratch:
         progress.begin("training set", f"closed batches, split at {split}")
@@ -65,38 +70,45 @@ def train_model(plan: LocalPlan, progress: Progress, *, seed: int, split: dateti
             "training set",
             f"{cut.train_rows:,} flights to {cut.max_train:%Y-%m-%d}, {cut.test_rows:,} from {cut.min_test:%Y-%m-%d}",
         )
-        server = H2OServer(directory=plan.state / "h2o", port=plan.h2o_port, heap_mb=topology.heap_mb)
-        server.directory.mkdir(mode=0o700, exist_ok=True)
-        if stop(server):
-            progress.note("a server that an earlier training left behind is stopped")
-        progress.begin("h2o", "starting a server and training")
-        with _client_errors(server), running(server) as url:
-            model = train(cut.train_csv, cut.test_csv, url, Path(scratch) / "model", seed=seed, version=version)
-        pointer = FileRegistry(plan.models_dir).publish(model.model_zip, model.card)
-    metrics = model.card.metrics
-    progress.done("h2o", f"{pointer.name} {pointer.version}: {metrics}")
+        progress.begin("h2o", "waiting for the cloud")
+        spec = JobSpec(train_csv=cut.train_csv, test_csv=cut.test_csv, seed=seed, version=version)
+        with contextlib.closing(EtcdClient(plan.etcd_urls)) as etcd:
+            cluster = H2OCluster(etcd, plan.environment)
+            model = run(spec, cluster, Path(scratch) / "jobs", tell=lambda what: progress.begin("h2o", what))
+        progress.done("h2o", f"{model.card.name} {version}: {model.card.metrics}")
+        progress.begin("registry", "registering and promoting")
+        with open_registry(plan) as registry:
+            who = actor()
+            registry.register(
+                model.model_zip, model.card, model.golden, contract_schema(), Why(who, f"trained with seed {seed}")
+            )
+            registry.stage(model.card.name, version, Why(who, "trained on the whole cut"))
+            pointer = registry.promote(model.card.name, version, Why(who, "breakwater train promotes what it trained"))
+        progress.done("registry", f"{pointer.name} {pointer.version} in production, generation {pointer.generation}")
     return model.card
 
 
 @contextlib.contextmanager
-def _client_errors(server: H2OServer) -> Iterator[None]:
-    """What H2O's own client raises, as one line; usually its server died, for want of memory."""
-    try:
-        yield
-    except ClientError as error:
-        raise EnvironmentFault(
-            f"training failed, H2O said: {' '.join(str(error).split())[:400]}; read {server.log}, see that "
-            f"{server.heap_mb} MB of heap are free, then train again"
-        ) from error
+def open_registry(plan: LocalPlan) -> Iterator[ModelRegistry]:
+    """The environment's model registry."""
+    with contextlib.closing(EtcdClient(plan.etcd_urls)) as etcd:
+        yield ModelRegistry(plan.registry_endpoints(), etcd, plan.environment, ArtifactStore(plan.artifacts))
+
+
+def contract_schema() -> str:
+    """What a model takes, as JSON Schema: stored beside each model."""
+    return json.dumps(FlightFeatures.model_json_schema(), sort_keys=True)
+
+
+def actor() -> str:
+    """Who gives the command, for the registry's audit."""
+    return f"{getpass.getuser()} on {socket.gethostname()}"
 
 
 def has_model(plan: LocalPlan) -> bool:
-    """Whether a model has been published here."""
-    try:
-        FileRegistry(plan.models_dir).pointer()
-    except NoModel:
-        return False
-    return True
+    """Whether a version is in production here."""
+    with open_registry(plan) as registry:
+        return any(pointer.name == MODEL_NAME for pointer in registry.wanted())
 
 
 def wait_serving(plan: LocalPlan, progress: Progress) -> None:

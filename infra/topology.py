@@ -25,6 +25,7 @@ OBSERVER_CONNECTIONS: Final = 24
 """Direct writers, readers and probes of one experiment on one primary (loadtests), which the reserve must hold."""
 MAX_LOCAL_SHARDS: Final = 17
 MAX_LOCAL_REPLICAS: Final = 30
+MAX_LOCAL_H2O_NODES: Final = 10
 """Each kind of member has its block of ports after `port_base` (infra/local/plan.py); more would meet the next one."""
 SERVER_CONNECTIONS: Final = 12
 """Patroni, replication of two standbys, pg_rewind, backups, and the superuser's reserved slots."""
@@ -32,7 +33,7 @@ SERVER_CONNECTIONS: Final = 12
 API_BASE_MB: Final = 384
 """Interpreter, pools, metaspace and native memory of the scoring JVM beside its heap, and room: an estimate."""
 
-Component = Literal["etcd", "postgres", "redis", "h2o", "api", "edge", "mage"]
+Component = Literal["etcd", "postgres", "redis", "h2o", "registry", "api", "edge", "mage"]
 
 
 class TopologyError(Exception):
@@ -141,6 +142,16 @@ class H2O(Model):
     @property
     def heap_mb(self) -> int:
         return int(self.memory_mb * self.heap_share)
+
+    @property
+    def native_mb(self) -> int:
+        return self.memory_mb - self.heap_mb
+
+
+class Registry(Model):
+    """Where artifacts are: any fsspec URL (s3://..., gs://...); empty is a directory of the environment's own."""
+
+    artifacts: str = ""
 
 
 class Pool(Model):
@@ -294,6 +305,7 @@ class Topology(Model):
     postgres: Postgres = Postgres()
     redis: Redis = Redis()
     h2o: H2O = H2O()
+    registry: Registry = Registry()
     api: Api = Api()
     local: Local = Local()
     kubernetes: Kubernetes | None = None
@@ -328,6 +340,8 @@ class Topology(Model):
             raise ValueError(
                 f"api.replicas is {self.api.replicas}: the local runtime has ports for {MAX_LOCAL_REPLICAS}"
             )
+        if self.h2o.nodes > MAX_LOCAL_H2O_NODES:
+            raise ValueError(f"h2o.nodes is {self.h2o.nodes}: the local runtime has ports for {MAX_LOCAL_H2O_NODES}")
         return self
 
     @model_validator(mode="after")

@@ -28,6 +28,7 @@ from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
 from infra.local.processes import Process
 from infra.local.supervisor import ProgramState, Supervisor, SupervisorDown
 from services.contracts.shards import ShardEndpoints
+from services.h2o.node import EVENTS
 
 PROOF_S: Final = 5.0
 """SIGKILL ends a process within milliseconds, unless it sleeps in the kernel on a disk."""
@@ -96,7 +97,10 @@ class LocalEnvironment:
         return self.plan.token_file
 
     def event_files(self) -> tuple[Path, ...]:
-        return tuple(member.directory / "warden-events.jsonl" for member in self.plan.of("postgres"))
+        return (
+            *(member.directory / "warden-events.jsonl" for member in self.plan.of("postgres")),
+            *(member.directory / EVENTS for member in self.plan.of("h2o")),
+        )
 
     def wait_ready(self, *, timeout_s: float) -> None:
         end = time.monotonic() + timeout_s

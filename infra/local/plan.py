@@ -12,8 +12,11 @@ from typing import Final
 from infra.names import APP_ROLE, FEATURES_DATABASE
 from infra.topology import Topology
 from services.contracts.shards import HostPort, ShardEndpoints, patroni_namespace
+from services.registry import registry
 
 LOOPBACK: Final = "127.0.0.1"
+REGISTRY_SHARD: Final = 0
+"""Whose cluster has the model registry's database."""
 
 # Offsets from `local.port_base`; each block has room for the topology's upper bounds.
 ETCD_CLIENT_OFFSET: Final = 0
@@ -21,14 +24,18 @@ ETCD_PEER_OFFSET: Final = 10
 REDIS_OFFSET: Final = 20
 API_OFFSET: Final = 30
 H2O_OFFSET: Final = 60
+H2O_STATUS_OFFSET: Final = 80
+REGISTRY_OFFSET: Final = 90
 POSTGRES_OFFSET: Final = 100
 EDGE_OFFSET: Final = 443
 PORTS_PER_SHARD: Final = 20
+PORTS_PER_H2O_NODE: Final = 2
+"""REST, and the next one for its peers."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemberPlan:
-    """One member. `aux_port` is etcd's peer port, Patroni's REST port, or none."""
+    """One member. `aux_port` is etcd's peer port, Patroni's REST port, the port of an H2O node's agent, or none."""
 
     name: str
     component: str
@@ -125,6 +132,10 @@ class LocalPlan:
                     f"shard-{shard}-{i}", f"postgres/shard-{shard}", first + 2 * i, aux=first + 2 * i + 1, shard=shard
                 )
         yield plan("redis-0", "redis", base + REDIS_OFFSET)
+        for i in range(self.topology.h2o.nodes):
+            port = base + H2O_OFFSET + PORTS_PER_H2O_NODE * i
+            yield plan(f"h2o-{i}", "h2o", port, aux=base + H2O_STATUS_OFFSET + i)
+        yield plan("registry-0", "registry", base + REGISTRY_OFFSET)
         for i in range(self.topology.api.replicas):
             yield plan(f"api-{i}", "api", base + API_OFFSET + i)
         yield plan("edge-0", "edge", base + EDGE_OFFSET)
@@ -156,8 +167,13 @@ class LocalPlan:
         return f"https://{LOOPBACK}:{self.member('edge-0').port}"
 
     @property
-    def h2o_port(self) -> int:
-        return self.topology.local.port_base + H2O_OFFSET
+    def artifacts(self) -> str:
+        """URL of the model registry's artifact store."""
+        return self.topology.registry.artifacts or str(self.models_dir / "artifacts")
+
+    def registry_endpoints(self) -> ShardEndpoints:
+        """The model registry's database, as the application's role."""
+        return self.shard_endpoints(REGISTRY_SHARD).model_copy(update={"dbname": registry.DATABASE})
 
     @property
     def genmodel_jar(self) -> Path:

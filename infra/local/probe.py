@@ -99,6 +99,20 @@ def _redis(plan: LocalPlan, member: MemberPlan) -> Health:
     return Health(member.name, member.component, "cache", True, "healthy")
 
 
+def _h2o(plan: LocalPlan, member: MemberPlan) -> Health:
+    _, node = get_json(f"http://{LOOPBACK}:{member.aux_port}/status")
+    memory = f"heap {node.get('heap_mb')} + native {node.get('native_mb')} MB"
+    state = f"{node.get('cloud')} of {node.get('size')} nodes, consensus" if node.get("ready") else node.get("reason")
+    role = "keeper" if node.get("elected") else "node"
+    return Health(member.name, member.component, role, bool(node.get("ready")), f"{state}; {memory}")
+
+
+def _registry(plan: LocalPlan, member: MemberPlan) -> Health:
+    ready, answer = get_json(f"http://{LOOPBACK}:{member.port}/ready")
+    state = "rows and pointers agree" if ready == 200 else f"not ready: {answer.get('reason') or ready}"  # noqa: PLR2004
+    return Health(member.name, member.component, "reconciler", ready == 200, state)  # noqa: PLR2004
+
+
 def _api(plan: LocalPlan, member: MemberPlan) -> Health:
     alive, _ = get_json(f"http://{LOOPBACK}:{member.port}/healthz")
     ready, reason = get_json(f"http://{LOOPBACK}:{member.port}/readyz")
@@ -116,7 +130,15 @@ def _edge(plan: LocalPlan, member: MemberPlan) -> Health:
         return Health(member.name, member.component, version, True, "healthy")
 
 
-_ASK: Final = {"etcd": _etcd, "postgres": _postgres, "redis": _redis, "api": _api, "edge": _edge}
+_ASK: Final = {
+    "etcd": _etcd,
+    "postgres": _postgres,
+    "redis": _redis,
+    "h2o": _h2o,
+    "registry": _registry,
+    "api": _api,
+    "edge": _edge,
+}
 
 
 def shard_state(plan: LocalPlan, shard: int) -> ShardState:

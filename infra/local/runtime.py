@@ -22,15 +22,16 @@ from infra.local import probe, processes, secrets, servers, shard_config, tls
 from infra.local import supervisor as supervision
 from infra.local.account import Account
 from infra.local.environment import LocalEnvironment
-from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
+from infra.local.plan import LOOPBACK, REGISTRY_SHARD, LocalPlan, MemberPlan
 from infra.local.processes import Process
 from infra.local.secrets import Secrets
 from infra.local.servers import Program
 from infra.local.supervisor import Supervisor
 from infra.names import APP_ROLE, FEATURES_DATABASE
 from infra.topology import Topology
-from services.featurestore import provision
+from services.featurestore import migrate, provision
 from services.h2o.genmodel import extract_genmodel
+from services.registry import registry
 
 POLL_S: Final = 0.05
 READY_S: Final = 120.0
@@ -205,7 +206,10 @@ def _start_in_order(
         admin = plan.admin_endpoints(shard)
         # Observers read the servers' own views through the application's role.
         provision.ensure_database(admin, APP_ROLE, FEATURES_DATABASE, own_secrets.app, observes=True)
+        if shard == REGISTRY_SHARD:
+            provision.ensure_database(admin, APP_ROLE, registry.DATABASE, own_secrets.app, observes=True)
     start("api")
+    migrate.apply([plan.registry_endpoints()], migrations=registry.MIGRATIONS)
     progress.done("schema", provision.prepare_shards(plan.etcd_urls, plan.environment, plan.all_shards()))
     progress.begin("redis", "waiting")
     _wait_healthy(plan, supervisor, plan.of("redis"))
@@ -217,8 +221,12 @@ def _start_in_order(
     progress.begin("edge", "starting")
     _wait_healthy(plan, supervisor, plan.of("edge"))
     progress.done("edge", f"{plan.edge_url}  TLS 1.3")
+    start("registry")
     # A former primary may restart once more to follow the new one, after its shard was ready.
-    _wait_healthy(plan, supervisor, plan.members)
+    _wait_healthy(plan, supervisor, [member for member in plan.members if member.component != "h2o"])
+    # Training is no part of serving: its cloud forms behind everybody's back, at low priority (docs/adr/0007).
+    start("h2o")
+    progress.done("h2o", f"{plan.topology.h2o.nodes} nodes, forming their cloud in the background")
 
 
 def down(plan: LocalPlan, progress: Progress) -> bool:
@@ -227,7 +235,7 @@ def down(plan: LocalPlan, progress: Progress) -> bool:
     if not supervisor.is_up():
         return _clear_leftovers(plan, progress)
     LocalEnvironment(plan).release_holds()
-    for what in ("edge", "api", "warden", "server", "redis", "etcd"):
+    for what in ("edge", "api", "h2o", "registry", "warden", "server", "redis", "etcd"):
         states = supervisor.states().values()
         chosen = [s for s in states if s.member.startswith(f"{what}-") or s.name.endswith(f"-{what}")]
         progress.begin(what, "stopping")
@@ -390,7 +398,7 @@ def _wait_healthy(plan: LocalPlan, supervisor: Supervisor, members: Sequence[Mem
                 return f"{member.name}: {health.state}"
         return None
 
-    what = "every member" if members == plan.members else members[0].component
+    what = members[0].component if len({member.component for member in members}) == 1 else "every member"
     _wait(what, plan, supervisor, missing)
 
 

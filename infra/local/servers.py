@@ -15,7 +15,9 @@ from infra.local import secrets as secret_files
 from infra.local.account import Account
 from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
 from infra.local.secrets import Secrets
+from services.h2o.node import NodeConfig, Peer
 from services.postgres import patroni
+from services.registry.reconciler import ReconcilerConfig
 
 POSTGRES_BIN: Final = Path("/usr/lib/postgresql/15/bin")
 ETCD: Final = Path("/usr/bin/etcd")
@@ -164,6 +166,41 @@ def _redis(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Accou
     return [_program(member, "redis", (str(REDIS), str(path)))]
 
 
+def _h2o(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Account) -> list[Program]:
+    if member.aux_port is None:
+        raise AssertionError(f"{member.name} is planned without a port for its agent")
+    limits = plan.topology.h2o
+    config = NodeConfig(
+        environment=plan.environment,
+        name=member.name,
+        nodes=tuple(Peer(name=node.name, host=LOOPBACK, port=node.port) for node in plan.of("h2o")),
+        etcd=plan.etcd_urls,
+        status_port=member.aux_port,
+        memory_mb=limits.memory_mb,
+        heap_mb=limits.heap_mb,
+        directory=member.directory,
+    )
+    path = member.directory / "node.json"
+    account.write(path, config.model_dump_json(indent=2))
+    return [_program(member, "node", (python(), "-m", "services.h2o.node", str(path)), stop_wait_s=10)]
+
+
+def _registry(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Account) -> list[Program]:
+    config = ReconcilerConfig(
+        environment=plan.environment,
+        member=member.name,
+        host=LOOPBACK,
+        status_port=member.port,
+        etcd=plan.etcd_urls,
+        database=plan.registry_endpoints(),
+        artifacts=plan.artifacts,
+        directory=member.directory,
+    )
+    path = member.directory / "reconciler.json"
+    account.write(path, config.model_dump_json(indent=2))
+    return [_program(member, "reconciler", (python(), "-m", "services.registry.reconciler", str(path)))]
+
+
 def _api(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Account) -> list[Program]:
     redis = plan.member("redis-0")
     config = {
@@ -180,6 +217,7 @@ def _api(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Account
         "etcd": list(plan.etcd_urls),
         "shards": [endpoints.model_dump(mode="json") for endpoints in plan.all_shards()],
         "pool": plan.topology.api.pool.model_dump(mode="json"),
+        "artifacts": plan.artifacts,
         "models_dir": str(plan.models_dir),
         "genmodel_jar": str(plan.genmodel_jar),
         "jvm_heap_mb": plan.topology.api.jvm_heap_mb,
@@ -210,4 +248,12 @@ def edge_config(plan: LocalPlan, member: MemberPlan) -> str:
     )
 
 
-_RENDERERS: Final = {"etcd": _etcd, "postgres": _postgres, "redis": _redis, "api": _api, "edge": _edge}
+_RENDERERS: Final = {
+    "etcd": _etcd,
+    "postgres": _postgres,
+    "redis": _redis,
+    "h2o": _h2o,
+    "registry": _registry,
+    "api": _api,
+    "edge": _edge,
+}

@@ -27,7 +27,9 @@ from services.api.scoring.batcher import MicroBatcher
 from services.api.scoring.jvm import start_jvm
 from services.api.settings import Settings, read_secret
 from services.api.shards import Shards
-from services.registry import FileRegistry
+from services.contracts.flights import MODEL_NAME
+from services.coordination.etcd import EtcdClient
+from services.registry import ArtifactStore, PublishedModels
 
 REFUSALS = {
     HTTPStatus.UNAUTHORIZED: "No valid token",
@@ -51,7 +53,7 @@ class Replica:
         self.draining = False
         self.metrics = Metrics()
         self.auth = BearerAuth(read_secret(settings.token_file))
-        self.models = ModelWatch(FileRegistry(settings.models_dir), self.metrics)
+        self.models = ModelWatch(_published(settings), self.metrics)
         self.batcher = MicroBatcher()
         self.cache = ScoreCache(
             settings.redis.host,
@@ -89,6 +91,12 @@ class Replica:
             await self.cache.close()
             self.models.close()
             self.batcher.close()
+
+
+def _published(settings: Settings) -> PublishedModels:
+    memory = settings.models_dir / settings.replica
+    store = ArtifactStore(settings.artifacts, cache=memory / "artifacts")
+    return PublishedModels(EtcdClient(settings.etcd), settings.environment, MODEL_NAME, store, memory)
 
 
 def create_app(replica: Replica) -> FastAPI:

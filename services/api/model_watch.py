@@ -20,10 +20,10 @@ from services.api.scoring.errors import ModelRefused, ScoringError
 from services.api.scoring.mojo import MojoScorer
 from services.api.scoring.vector import Row, VectorEncoder
 from services.contracts.flights import CATEGORICAL, FEATURES, TARGET
-from services.registry import FileRegistry, ModelCard, NoModel, Pointer, RegistryError
+from services.registry import ModelCard, ModelSource, NoModel, Pointer, PointerUnreachable, RegistryError
 
 POLL_S = 0.5
-"""Reading the pointer is one small file; a new model serves this much later plus its load (0.2 s)."""
+"""Reading the pointer is one question to etcd; a new model serves this much later plus its load (0.2 s)."""
 
 RETRY_REFUSED_S = 10.0
 """A refused model is tried again this rarely: its files may be restored, but it is usually simply wrong."""
@@ -53,7 +53,7 @@ class ModelWatch:
     """Holds the model that serves in `current` (None before the first) and keeps it what the registry says."""
 
     def __init__(
-        self, registry: FileRegistry, metrics: Metrics, *, monotonic: Callable[[], float] = time.monotonic
+        self, registry: ModelSource, metrics: Metrics, *, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self.current: ActiveModel | None = None
         self._registry = registry
@@ -79,7 +79,7 @@ class ModelWatch:
             if not self._wanted(pointer):
                 return
             candidate = await loop.run_in_executor(self._loader, load, self._registry, pointer)
-        except NoModel as error:
+        except (NoModel, PointerUnreachable) as error:
             self._tell(str(error))
         except RegistryError as error:
             self._refuse(None, error)
@@ -132,10 +132,10 @@ class _Refusal(Exception):
         self.pointer = pointer
 
 
-def load(registry: FileRegistry, pointer: Pointer) -> ActiveModel:
+def load(registry: ModelSource, pointer: Pointer) -> ActiveModel:
     """The pointer's model, verified and warm. Blocks for 0.1 to 0.3 s; scores are never computed on this thread."""
     try:
-        files = registry.open(pointer.name, pointer.version)
+        files = registry.open(pointer)
         check_contract(files.card)
         model = ActiveModel(
             card=files.card,

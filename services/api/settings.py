@@ -46,7 +46,10 @@ class PoolSettings(_Section):
 
 
 class Settings(_Section):
-    """`etcd` are client URLs, `jvm_heap_mb` the -Xmx of the scoring runtime in MB."""
+    """`etcd` are client URLs, `artifacts` is the artifact store's URL, `jvm_heap_mb` the -Xmx of the scoring runtime.
+
+    `models_dir` is where each replica keeps, in a directory of its own, the last pointer and remote artifacts' copies.
+    """
 
     environment: str
     replica: str
@@ -57,6 +60,7 @@ class Settings(_Section):
     etcd: tuple[str, ...] = Field(min_length=1)
     shards: tuple[ShardEndpoints, ...] = Field(min_length=1)
     pool: PoolSettings
+    artifacts: str
     models_dir: Path
     genmodel_jar: Path
     jvm_heap_mb: int = Field(ge=32)

@@ -17,3 +17,23 @@ class ArtifactCorrupt(RegistryError):
 
 class VersionTaken(RegistryError):
     """The version exists with other content; versions never change."""
+
+
+class UnknownVersion(RegistryError):
+    """No such model or version is registered."""
+
+
+class IllegalTransition(RegistryError):
+    """The version's stage does not allow what was asked; nothing changed."""
+
+
+class StoreUnavailable(RegistryError):
+    """The artifact store does not take or give what it should: full, read-only, away, or the URL is wrong."""
+
+
+class PointerUnreachable(RegistryError):
+    """etcd does not say which version serves."""
+
+
+class PointerMoved(RegistryError):
+    """Somebody else moved the pointer at the same moment; the next repair settles it."""

@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +22,16 @@ ENVIRONMENT = "e2e"
 PORT_BASE = 27000
 """Away from the local environment's 24000, which may be up beside the tests."""
 COMMAND_S = 280
+H2O_S = 90.0
 STACK = f"""
 config:
   breakwater:runtime: local
   breakwater:chaos:
     enabled: true
-    components: [postgres, redis, api, edge, etcd]
+    components: [postgres, redis, h2o, api, edge, etcd]
   breakwater:h2o:
     nodes: 1
-    memory_mb: 2048
+    memory_mb: 1024
   breakwater:local:
     port_base: {PORT_BASE}
 """
@@ -74,6 +76,17 @@ class Platform:
     def status(self) -> dict[str, dict[str, Any]]:
         lines = json.loads(self.run("status", ENVIRONMENT, "--json", code=None).stdout)
         return {line["member"]: line for line in lines}
+
+    def settled(self) -> dict[str, dict[str, Any]]:
+        """The status once the H2O cloud, which `up` does not wait for, has formed too."""
+        end = time.monotonic() + H2O_S
+        while True:
+            found = self.status()
+            if all(line["healthy"] for line in found.values() if line["component"] == "h2o"):
+                return found
+            if time.monotonic() > end:
+                pytest.fail(f"no H2O cloud after {H2O_S:.0f} s: {found}; state in {self.state}")
+            time.sleep(0.5)
 
     def token(self) -> str:
         return (self.state / "secrets" / "api_token").read_text()

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.e2e
 MEMBERS = {
     *(f"etcd-{i}" for i in range(3)),
     *(f"shard-{shard}-{i}" for shard in range(2) for i in range(3)),
-    *("redis-0", "api-0", "api-1", "edge-0"),
+    *("redis-0", "h2o-0", "registry-0", "api-0", "api-1", "edge-0"),
 }
 FEATURES = {
     "month": 7,
@@ -58,7 +58,7 @@ def holds_row(platform: Platform, entity: str) -> bool:
 
 
 def test_every_member_is_healthy_and_known(platform: Platform) -> None:
-    status = platform.status()
+    status = platform.settled()
     assert set(status) == MEMBERS
     assert all(line["healthy"] for line in status.values()), status
     for shard in range(2):
@@ -82,13 +82,14 @@ def test_endpoints_are_for_anybodys_tools(platform: Platform) -> None:
 def test_everything_listens_on_loopback_only(platform: Platform) -> None:
     ports = {member["port"] for member in platform.endpoints()["members"]}
     listening = {}
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        local, state = line.split()[1], line.split()[3]
-        address, port = local.split(":")
-        if state == "0A" and PORT_BASE <= int(port, 16) < PORT_BASE + 500:
-            listening[int(port, 16)] = address
+    for table in ("tcp", "tcp6"):  # Java's sockets are of the second kind, also on 127.0.0.1
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            local, state = line.split()[1], line.split()[3]
+            address, port = local.split(":")
+            if state == "0A" and PORT_BASE <= int(port, 16) < PORT_BASE + 500:
+                listening[int(port, 16)] = address
     assert ports <= set(listening)
-    assert set(listening.values()) == {"0100007F"}
+    assert set(listening.values()) == {"0100007F", "0000000000000000FFFF00000100007F"}
 
 
 def test_the_edge_speaks_tls_1_3_and_nothing_older(platform: Platform) -> None:
@@ -181,7 +182,7 @@ def test_up_repairs_what_a_crash_left(trained: Platform, what: str) -> None:
     assert "no supervisord answers" in trained.run("status", ENVIRONMENT, code=3).stderr
     trained.run("up", ENVIRONMENT)
 
-    assert all(line["healthy"] for line in trained.status().values())
+    assert all(line["healthy"] for line in trained.settled().values())
     assert holds_row(trained, entity)
 
 

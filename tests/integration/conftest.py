@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from services.h2o.genmodel import extract_genmodel
-from services.h2o.server import PORTS_USED, H2OServer, running
+from services.h2o.server import PORTS_USED, H2OServer
 from services.h2o.train import TrainedModel, train
 from tests.integration.h2o.flights_frame import FlightFiles, write_flights
+from tests.integration.h2o.single import running
 
 HEAP_MB = 1024
 

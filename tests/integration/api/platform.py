@@ -21,7 +21,7 @@ from services.coordination.etcd import EtcdClient
 from services.featurestore.migrate import apply
 from services.featurestore.partitions import ensure_partitions, standing_months
 from services.featurestore.slots import publish_slot_map
-from services.registry import FileRegistry
+from tests.integration.api.publishing import Publisher
 from tests.integration.api.redis_server import RedisServer
 from tests.integration.coordination.etcd_cluster import EtcdCluster
 from tests.integration.featurestore.servers import Postgres
@@ -40,7 +40,6 @@ class Platform:
         self.directory = directory
         self.genmodel_jar = genmodel_jar
         self.models_dir = directory / "models"
-        self.registry = FileRegistry(self.models_dir)
         self.token = secrets.token_urlsafe(24)
         self.token_file = directory / "token"
         self.token_file.touch(mode=0o600)
@@ -50,6 +49,7 @@ class Platform:
         self.etcd_client = EtcdClient(self.etcd.clients)
         self.postgres: list[Postgres] = []
         self.shards: list[ShardEndpoints] = []
+        self._registry: Publisher | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -67,11 +67,22 @@ class Platform:
             ensure_partitions(self.shards, standing_months(datetime.now(UTC).date()))
             stack.callback(self.etcd_client.close)
             publish_slot_map(self.etcd_client, ENVIRONMENT, self.shards)
+            self._registry = self.publisher(ENVIRONMENT)
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    @property
+    def registry(self) -> Publisher:
+        assert self._registry is not None
+        return self._registry
+
+    def publisher(self, environment: str) -> Publisher:
+        """A registry of its own for replicas of that environment, on the first shard's server."""
+        artifacts = self.directory / f"artifacts-{environment}"
+        return Publisher(self.postgres[0], self.etcd_client, environment, artifacts)
 
     def settings(self, port: int) -> dict[str, object]:
         return {
@@ -88,6 +99,7 @@ class Platform:
             "etcd": self.etcd.clients,
             "shards": [shard.model_dump(mode="json") for shard in self.shards],
             "pool": {"min": 2, "max": 4},
+            "artifacts": str(self.registry.artifacts),
             "models_dir": str(self.models_dir),
             "genmodel_jar": str(self.genmodel_jar),
             "jvm_heap_mb": HEAP_MB,

@@ -100,12 +100,13 @@ def test_a_second_signal_shortens_the_wait(platform: Platform) -> None:
         assert replica.end(signal.SIGINT) == 0
 
 
-@pytest.mark.usefixtures("published")
-def test_it_starts_before_everything_else_and_finds_it(platform: Platform) -> None:
+def test_it_starts_before_everything_else_and_finds_it(platform: Platform, trained: Mapping[str, TrainedModel]) -> None:
     """Redis is down and etcd holds no map for this environment yet."""
+    later = platform.publisher("later")
+    later.publish(trained["v1"].model_zip, trained["v1"].card)
     platform.redis.kill()
     try:
-        with Replica(platform, environment="later") as replica:
+        with Replica(platform, environment="later", artifacts=str(later.artifacts)) as replica:
             unready = replica.wait_for("/readyz", 503)
             assert unready.json()["reason"] == "no slot map"
             assert replica.predict(features=FLIGHT).status_code == 200

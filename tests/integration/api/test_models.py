@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,9 +16,12 @@ from services.api.scoring.jvm import start_jvm
 from services.api.scoring.mojo import MojoScorer, Score
 from services.api.scoring.vector import Row, VectorEncoder
 from services.contracts.flights import FlightFeatures
+from services.featurestore.slots import publish_slot_map
 from services.h2o.train import TrainedModel
-from services.registry import Feature, FileRegistry, sha256_of
+from services.registry import Feature, sha256_of
+from services.registry.published import pointer_key
 from tests.integration.api.platform import HEAP_MB, Platform, Replica
+from tests.integration.api.publishing import Publisher
 from tests.integration.api.test_replica import FLIGHT, new_flight, wait_until
 
 pytestmark = pytest.mark.integration
@@ -26,20 +29,21 @@ pytestmark = pytest.mark.integration
 BATCHES = 500
 
 
-@pytest.fixture
-def models_dir(tmp_path: Path) -> Path:
-    return tmp_path / "models"
+_numbers = itertools.count()
 
 
 @pytest.fixture
-def registry(models_dir: Path) -> FileRegistry:
-    return FileRegistry(models_dir)
+def registry(platform: Platform) -> Publisher:
+    environment = f"models-{next(_numbers)}"
+    publish_slot_map(platform.etcd_client, environment, platform.shards)
+    return platform.publisher(environment)
 
 
 @pytest.fixture
-def replica(platform: Platform, models_dir: Path) -> Iterator[Replica]:
+def replica(platform: Platform, registry: Publisher, tmp_path: Path) -> Iterator[Replica]:
     """A replica with a registry of its own, empty at first."""
-    with Replica(platform, models_dir=str(models_dir)) as replica:
+    own = {"environment": registry.environment, "artifacts": str(registry.artifacts), "models_dir": str(tmp_path)}
+    with Replica(platform, **own) as replica:
         yield replica
 
 
@@ -55,7 +59,7 @@ def golden(trained: TrainedModel, genmodel_jar: Path) -> float:
 
 
 def test_models_appear_and_change_without_a_restart(
-    replica: Replica, registry: FileRegistry, trained: Mapping[str, TrainedModel], genmodel_jar: Path
+    replica: Replica, registry: Publisher, trained: Mapping[str, TrainedModel], genmodel_jar: Path
 ) -> None:
     unready = replica.http.get("/readyz")
     assert (unready.status_code, unready.json()["reason"]) == (503, "no model")
@@ -68,7 +72,7 @@ def test_models_appear_and_change_without_a_restart(
         assert {answer["probability"] for answer in answers} == {golden(trained[version], genmodel_jar)}
         assert answers[0]["model"] == {"name": "flight-delay", "version": version, "generation": number}
     replica.wait_for("/readyz")
-    registry.activate("flight-delay", "v1")
+    registry.rollback("flight-delay")
     wait_until(lambda: generation(replica) == 3)
     rolled_back = replica.predict(features=FLIGHT).json()
     assert rolled_back["probability"] == golden(trained["v1"], genmodel_jar)
@@ -76,7 +80,7 @@ def test_models_appear_and_change_without_a_restart(
 
 
 def test_answers_never_mix_models_while_one_replaces_the_other(
-    replica: Replica, registry: FileRegistry, trained: Mapping[str, TrainedModel], genmodel_jar: Path
+    replica: Replica, registry: Publisher, trained: Mapping[str, TrainedModel], genmodel_jar: Path
 ) -> None:
     registry.publish(trained["v1"].model_zip, trained["v1"].card)
     replica.wait_for("/readyz")
@@ -94,12 +98,11 @@ def test_answers_never_mix_models_while_one_replaces_the_other(
 
 def test_bad_models_are_refused_and_the_old_one_serves(
     replica: Replica,
-    registry: FileRegistry,
-    models_dir: Path,
+    registry: Publisher,
     trained: Mapping[str, TrainedModel],
     tmp_path: Path,
 ) -> None:
-    registry.publish(trained["v1"].model_zip, trained["v1"].card)
+    first = registry.publish(trained["v1"].model_zip, trained["v1"].card)
     replica.wait_for("/readyz")
     no_mojo = tmp_path / "no-mojo.zip"
     no_mojo.write_bytes(b"no mojo at all")
@@ -125,11 +128,11 @@ def test_bad_models_are_refused_and_the_old_one_serves(
     registry.publish(trained["v2"].model_zip, base.model_copy(update={"version": "torn"}))
     # The replica may have looked in between; what was published whole may serve, what is torn may not.
     wait_until(lambda: generation(replica) == 5)
-    torn = models_dir / "flight-delay" / "v1" / "model.zip"
+    digest = trained["v1"].card.sha256
+    torn = registry.artifacts / "sha256" / digest[:2] / digest
     torn.write_bytes(torn.read_bytes()[:-1])
-    (models_dir / "current.json").write_text(
-        json.dumps({"schema": 1, "name": "flight-delay", "version": "v1", "generation": 6})
-    )
+    pointer = first.model_copy(update={"generation": 6})
+    registry.etcd.put(pointer_key(registry.environment, pointer.name), pointer.to_json())
     wait_until(lambda: replica.metric("breakwater_api_models_refused_total") == len(candidates) + 1)
     assert "has sha256" in str(replica.lines()[-1]["message"])
     answer = replica.predict(features=new_flight())

@@ -63,7 +63,7 @@ class Postgres:
         server.start()
         with server.superuser() as connection:
             connection.execute(f"create role {APP} login password '{server.password}'")
-            connection.execute(f"grant pg_checkpoint to {APP}")  # as infra/local/provision.py does
+            connection.execute(f"grant pg_checkpoint to {APP}")  # as services/featurestore/provision.py does
         return server
 
     def follow(self, name: str) -> Postgres:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,13 +14,13 @@ from services.api.scoring.jvm import start_jvm
 from services.api.scoring.mojo import MojoScorer
 from services.api.scoring.vector import VectorEncoder
 from services.contracts.flights import CATEGORICAL, FEATURES, FlightFeatures
-from services.h2o import server as h2o_process
-from services.h2o.errors import PortInUse, ServerFailed, TrainingRefused
-from services.h2o.server import H2OServer
+from services.h2o.errors import PortInUse, TrainingRefused
+from services.h2o.server import H2OServer, prepare
 from services.h2o.train import TrainedModel, train
 from services.registry import sha256_of
 from tests.integration.conftest import free_port_pair
 from tests.integration.h2o.flights_frame import FlightFiles
+from tests.integration.h2o.single import NotStarted, running
 
 pytestmark = pytest.mark.integration
 
@@ -61,12 +60,12 @@ def test_our_scores_are_h2os_own(
     h2o_server: H2OServer, flights: FlightFiles, genmodel_jar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as keep:  # what training would clean up is needed for the comparison
-        keep.setattr(h2o, "remove_all", lambda: None)
+        keep.setattr(h2o, "remove", lambda _: None)
         trained = train(flights.train, flights.test, h2o_server.url, tmp_path, seed=3, version="v3")
     rows = vectors(flights.test, ROWS)
     h2o.connect(url=h2o_server.url, verbose=False)
     try:
-        [model_id] = [key for key in h2o.ls()["key"] if key.startswith("GBM_model") and "metrics" not in key]
+        [model_id] = [key for key in h2o.ls()["key"] if key.startswith("breakwater_") and key.endswith("_model")]
         expected = native_predictions(model_id, rows, tmp_path)
     finally:
         h2o.remove_all()
@@ -123,21 +122,20 @@ def test_a_file_without_a_feature_is_refused(h2o_server: H2OServer, flights: Fli
 
 
 def test_the_server_listens_on_loopback_only(h2o_server: H2OServer) -> None:
-    pid = json.loads(h2o_server.pidfile.read_text())["pid"]
     listening = subprocess.run(
         ["/usr/bin/ss", "-Hltnup"], check=True, capture_output=True, text=True, timeout=10
     ).stdout
-    ours = [line.split()[4] for line in listening.splitlines() if f"pid={pid}," in line]
-    assert sorted(ours) == [f"[::ffff:127.0.0.1]:{h2o_server.port + offset}" for offset in (0, 1)]
+    ports = {f":{h2o_server.port + offset}" for offset in (0, 1)}
+    ours = [line.split()[4] for line in listening.splitlines() if line.split()[4].endswith(tuple(ports))]
+    assert sorted(ours) == sorted(f"[::ffff:127.0.0.1]{port}" for port in ports)
 
 
 def test_a_second_server_on_the_same_ports_is_refused(h2o_server: H2OServer, tmp_path: Path) -> None:
     with pytest.raises(PortInUse):
-        h2o_process.start(H2OServer(directory=tmp_path, port=h2o_server.port, heap_mb=256))
+        prepare(H2OServer(directory=tmp_path, port=h2o_server.port, heap_mb=256))
 
 
 def test_a_server_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) -> None:
     broken = H2OServer(directory=tmp_path, port=free_port_pair(), heap_mb=1)
-    with pytest.raises(ServerFailed, match="Too small"):
-        h2o_process.start(broken)
-    assert not broken.pidfile.exists()
+    with pytest.raises(NotStarted, match="Too small"), running(broken):
+        pass

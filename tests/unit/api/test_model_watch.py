@@ -16,8 +16,9 @@ from services.api.scoring.errors import ModelRefused
 from services.api.scoring.mojo import MojoScorer
 from services.api.scoring.vector import VectorEncoder
 from services.contracts.flights import FEATURES
-from services.registry import Feature, FileRegistry, ModelCard
+from services.registry import Feature, ModelCard
 from tests.unit.api.test_vector import DOMAINS
+from tests.unit.registry.files import NO_MANIFEST, FileRegistry
 from tests.unit.registry.test_files import artifact, card
 
 CONTRACT = tuple(Feature(name=name, domain=DOMAINS.get(name)) for name in FEATURES)
@@ -98,7 +99,7 @@ async def test_a_pointer_that_goes_back_is_ignored(watch: ModelWatch, registry: 
     publish(registry, tmp_path, "v2")
     await watch.check()
     (tmp_path / "models" / "current.json").write_text(
-        '{"schema":1,"name":"flight-delay","version":"v1","generation":1}'
+        f'{{"schema":1,"name":"flight-delay","version":"v1","generation":1,"manifest":"{NO_MANIFEST}"}}'
     )
     await watch.check()
     assert serving(watch) == ("v2", 2)
@@ -122,7 +123,9 @@ async def test_a_bad_model_is_refused_and_the_old_one_serves(
         await watch.check()
     assert serving(watch) == ("v1", 1)
     assert sum("v1 goes on serving" in record.message for record in caplog.records) == 1
-    (models / "current.json").write_text('{"schema":1,"name":"flight-delay","version":"v2","generation":2}')
+    (models / "current.json").write_text(
+        f'{{"schema":1,"name":"flight-delay","version":"v2","generation":2,"manifest":"{NO_MANIFEST}"}}'
+    )
     publish(registry, tmp_path, "v3")
     await watch.check()
     assert serving(watch) == ("v3", 3)

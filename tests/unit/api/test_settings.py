@@ -30,6 +30,7 @@ def document(tmp_path: Path) -> dict[str, Any]:
             }
         ],
         "pool": {"min": 2, "max": 8},
+        "artifacts": str(tmp_path / "artifacts"),
         "models_dir": str(tmp_path / "models"),
         "genmodel_jar": str(tmp_path / "genmodel.jar"),
         "jvm_heap_mb": 96,

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from h2o.exceptions import H2OConnectionError
 
 from breakwater import workloads
 from infra.environment import EnvironmentFault
-from infra.local import processes
 from infra.local.plan import LocalPlan
 from infra.topology import Topology
-from services.h2o.server import H2OServer, stop
 
 ANSWERS: dict[str, tuple[int, dict[str, str]]] = {
     "no model": (503, {"reason": "no model"}),
@@ -75,25 +70,3 @@ def test_a_replica_that_is_down_is_named(replica: tuple[int, list[str]], monkeyp
     replica[1][0] = "ready"
     with pytest.raises(EnvironmentFault, match=r"api-1 serves no model after 0 s \(not answering: "):
         workloads.wait_serving(plan_with(replica[0]), Quiet())
-
-
-def test_errors_of_h2os_own_client_are_one_line(tmp_path: Path) -> None:
-    server = H2OServer(directory=tmp_path, port=1, heap_mb=512)
-    with (
-        pytest.raises(EnvironmentFault, match="H2O said: Local server has died") as refused,
-        workloads._client_errors(server),
-    ):
-        raise H2OConnectionError("Local server\nhas died unexpectedly. RIP.")
-    assert "\n" not in str(refused.value)
-    assert str(server.log) in str(refused.value)
-
-
-def test_a_server_left_by_a_killed_training_can_be_stopped(tmp_path: Path) -> None:
-    server = H2OServer(directory=tmp_path, port=1, heap_mb=512)
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True) as left:
-        known = processes.read(left.pid)
-        assert known is not None
-        server.pidfile.write_text(json.dumps({"pid": left.pid, "start_ticks": known.id.start_ticks}))
-        assert stop(server)
-        assert not processes.is_alive(known.id)
-    assert not stop(server)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
-import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,15 +32,15 @@ def test_a_taken_port_is_refused_before_anything_starts(tmp_path: Path, offset: 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1] - offset
         with pytest.raises(PortInUse, match="choose another port"):
-            server.start(a_server(tmp_path / "h2o", port))
+            server.prepare(a_server(tmp_path / "h2o", port))
     assert not (tmp_path / "h2o").exists()
 
 
-def test_stop_without_a_server_does_nothing(tmp_path: Path) -> None:
-    assert server.stop(a_server(tmp_path)) is False
-
-
-def test_stop_spares_a_process_that_only_has_the_number(tmp_path: Path) -> None:
-    a_server(tmp_path).pidfile.write_text(json.dumps({"pid": os.getpid(), "start_ticks": 1}))
-    assert server.stop(a_server(tmp_path)) is False
-    assert not a_server(tmp_path).pidfile.exists()
+def test_the_flat_file_names_every_node_of_the_cloud(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    peers = ("127.0.0.1:54321", f"127.0.0.1:{port}")
+    server.prepare(replace(a_server(tmp_path, port), peers=peers))
+    assert (tmp_path / "flatfile").read_text().split() == list(peers)
+    server.prepare(a_server(tmp_path, port))
+    assert (tmp_path / "flatfile").read_text().split() == [f"127.0.0.1:{port}"]

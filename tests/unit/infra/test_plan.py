@@ -11,18 +11,16 @@ from hypothesis import strategies as st
 from infra.local import plan as plans
 from infra.local.plan import LocalPlan
 from infra.local.secrets import Secrets
-from infra.topology import MAX_LOCAL_REPLICAS, MAX_LOCAL_SHARDS
+from infra.topology import MAX_LOCAL_H2O_NODES, MAX_LOCAL_REPLICAS, MAX_LOCAL_SHARDS
 from tests.unit.infra.conftest import topology
 
-H2O_PORTS = 2
-"""H2O talks to its peers on the port after its own."""
 
-
-def planned(shards: int, members: int, etcd: int, replicas: int, base: int) -> LocalPlan:
+def planned(shards: int, members: int, etcd: int, replicas: int, base: int, *, nodes: int = 1) -> LocalPlan:
     return LocalPlan(
         topology(
             etcd={"members": etcd},
             postgres={"shards": shards, "members_per_shard": members, "max_connections": 1000},
+            h2o={"nodes": nodes},
             api={"replicas": replicas, "max_replicas": replicas},
             local={"port_base": base},
         ),
@@ -35,16 +33,20 @@ def planned(shards: int, members: int, etcd: int, replicas: int, base: int) -> L
     members=st.integers(3, 9),
     etcd=st.sampled_from([1, 3, 5, 7]),
     replicas=st.integers(2, MAX_LOCAL_REPLICAS),
+    nodes=st.integers(1, MAX_LOCAL_H2O_NODES),
     base=st.integers(1024, 64000),
 )
-def test_ports_names_and_directories_never_meet(shards: int, members: int, etcd: int, replicas: int, base: int) -> None:
-    plan = planned(shards, members, etcd, replicas, base)
+def test_ports_names_and_directories_never_meet(
+    *, shards: int, members: int, etcd: int, replicas: int, nodes: int, base: int
+) -> None:
+    plan = planned(shards, members, etcd, replicas, base, nodes=nodes)
     ports = [port for m in plan.members for port in (m.port, m.aux_port) if port is not None]
-    ports += [plan.h2o_port + i for i in range(H2O_PORTS)]
+    ports += [m.port + 1 for m in plan.of("h2o")]
     assert len(set(ports)) == len(ports)
     assert base <= min(ports)
     assert max(ports) < 65536
-    assert len({m.name for m in plan.members}) == len(plan.members) == etcd + shards * members + 1 + replicas + 1
+    expected = etcd + shards * members + nodes + replicas + len(("redis", "registry", "edge"))
+    assert len({m.name for m in plan.members}) == len(plan.members) == expected
     assert len({m.directory for m in plan.members}) == len(plan.members)
 
 

@@ -16,6 +16,9 @@ from infra.local.plan import LocalPlan
 from infra.local.secrets import Secrets
 from infra.local.servers import Program
 from services.api.settings import Settings
+from services.h2o.node import NodeConfig
+from services.registry.reconciler import ReconcilerConfig
+from tests.unit.infra.conftest import topology
 
 
 @pytest.fixture
@@ -121,3 +124,28 @@ def test_members_of_a_shard_share_scope_and_differ_in_address(plan: LocalPlan, p
         listens |= {config["postgresql"]["listen"], config["restapi"]["listen"]}
     assert len(listens) == 6
     assert all(address.startswith("127.0.0.1:") for address in listens)
+
+
+def test_h2o_nodes_know_each_other_and_their_memory_split(plan: LocalPlan, programs: tuple[Program, ...]) -> None:
+    assert programs
+    read = [NodeConfig.read(member.directory / "node.json") for member in plan.of("h2o")]
+    limits = plan.topology.h2o
+    assert limits.heap_mb + limits.native_mb == limits.memory_mb
+    for member, config in zip(plan.of("h2o"), read, strict=True):
+        assert (config.name, config.status_port) == (member.name, member.aux_port)
+        assert (config.memory_mb, config.heap_mb) == (limits.memory_mb, limits.heap_mb)
+        assert [(node.name, node.port) for node in config.nodes] == [(m.name, m.port) for m in plan.of("h2o")]
+
+
+def test_replicas_and_registry_use_one_store_and_the_registry_its_own_database(
+    plan: LocalPlan, programs: tuple[Program, ...]
+) -> None:
+    assert programs
+    replica = json.loads((plan.member("api-0").directory / "api.json").read_text())
+    reconciler = ReconcilerConfig.model_validate_json(
+        (plan.member("registry-0").directory / "reconciler.json").read_bytes()
+    )
+    assert replica["artifacts"] == reconciler.artifacts == plan.artifacts
+    assert reconciler.database.dbname == "model_registry"
+    elsewhere = LocalPlan(topology(registry={"artifacts": "s3://bucket/models"}), plan.state.parent)
+    assert elsewhere.artifacts == "s3://bucket/models"

@@ -28,6 +28,8 @@ def kubernetes(**settings: Any) -> dict[str, Any]:
 
 
 BOUNDS: list[tuple[dict[str, Any], str, str]] = [
+    ({"h2o": {"nodes": 11}}, "breakwater:(whole)", "the local runtime has ports for 10"),
+    ({"registry": {"artifact": "/x"}}, "breakwater:registry.artifact", "Extra inputs are not permitted"),
     ({"etcd": {"members": 2}}, "breakwater:etcd", "an even etcd cluster tolerates no more failures"),
     ({"etcd": {"members": 0}}, "breakwater:etcd.members", "greater than or equal to 1"),
     ({"etcd": {"members": 9}}, "breakwater:etcd.members", "less than or equal to 7"),

@@ -1,4 +1,4 @@
-"""The file registry: what is published is read back whole, and damage is named instead of served."""
+"""Cards and windows, and the files that stand in for a registry in tests: damage is named instead of served."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from services.registry import (
     ArtifactCorrupt,
     Feature,
-    FileRegistry,
     Metrics,
     ModelCard,
     NoModel,
@@ -21,6 +20,7 @@ from services.registry import (
     VersionTaken,
     sha256_of,
 )
+from tests.unit.registry.files import NO_MANIFEST, FileRegistry
 
 DAY = timedelta(days=1)
 START = datetime(2013, 1, 1, tzinfo=UTC)
@@ -72,12 +72,12 @@ def test_a_published_version_is_read_back(registry: FileRegistry, tmp_path: Path
     path = artifact(tmp_path)
     pointer = registry.publish(path, card(path))
     assert (pointer.name, pointer.version, pointer.generation) == ("flight-delay", "v1", 1)
-    files = registry.open("flight-delay", "v1")
+    files = registry.read("flight-delay", "v1")
     assert files.artifact.read_bytes() == b"trees"
     assert files.card == card(path)
     assert registry.pointer() == pointer
     stored = json.loads((tmp_path / "models" / "current.json").read_text())
-    assert stored == {"schema": 1, "name": "flight-delay", "version": "v1", "generation": 1}
+    assert stored == {"schema": 1, "name": "flight-delay", "version": "v1", "generation": 1, "manifest": NO_MANIFEST}
 
 
 def test_the_generation_grows_also_on_rollback(registry: FileRegistry, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_publishing_the_same_version_again_keeps_its_content(registry: FileRegis
     changed = artifact(tmp_path, b"other trees")
     with pytest.raises(VersionTaken, match="new version"):
         registry.publish(changed, card(changed))
-    assert registry.open("flight-delay", "v1").artifact.read_bytes() == b"trees"
+    assert registry.read("flight-delay", "v1").artifact.read_bytes() == b"trees"
 
 
 def test_a_changed_artifact_is_refused(registry: FileRegistry, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_changed_artifact_is_refused(registry: FileRegistry, tmp_path: Path) -
     registry.publish(path, card(path))
     (tmp_path / "models" / "flight-delay" / "v1" / "model.zip").write_bytes(b"treez")
     with pytest.raises(ArtifactCorrupt, match="has sha256"):
-        registry.open("flight-delay", "v1")
+        registry.read("flight-delay", "v1")
 
 
 def test_an_artifact_that_is_not_its_cards_is_never_stored(registry: FileRegistry, tmp_path: Path) -> None:

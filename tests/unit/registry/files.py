@@ -1,4 +1,4 @@
-"""The registry as files: models_dir/<name>/<version>/{model.zip,model.json} and models_dir/current.json.
+"""A model source of plain files, for tests without servers: <name>/<version>/{model.zip,model.json} and current.json.
 
 Publishing writes the version completely, then moves the pointer; each step is a write beside the place, fsync and
 rename, so that a reader (or a power cut) sees the old state or the new one.
@@ -11,39 +11,17 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
-from services.registry.card import ModelCard, Name, sha256_of
-from services.registry.errors import ArtifactCorrupt, NoModel, VersionTaken
+from services.registry import ArtifactCorrupt, ModelCard, ModelFiles, NoModel, Pointer, VersionTaken, sha256_of
 
 PUBLIC_FILE = 0o644
 """Models are no secrets; the server that scores may run as another user than the one that trains."""
 
 
-class Pointer(BaseModel):
-    """Which version serves. `generation` grows with every move, also when it moves back to an older version."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    schema_: Literal[1] = Field(default=1, alias="schema")
-    name: Name
-    version: Name
-    generation: int = Field(ge=1)
-
-    def to_json(self) -> str:
-        return self.model_dump_json(by_alias=True) + "\n"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFiles:
-    """A version whose artifact matched its card when it was read."""
-
-    artifact: Path
-    card: ModelCard
+NO_MANIFEST = "0" * 64
 
 
 class FileRegistry:
@@ -62,7 +40,10 @@ class FileRegistry:
         except (OSError, ValidationError) as error:
             raise ArtifactCorrupt(f"{path} is not a model pointer ({error}): publish a model again") from error
 
-    def open(self, name: str, version: str) -> ModelFiles:
+    def open(self, pointer: Pointer) -> ModelFiles:
+        return self.read(pointer.name, pointer.version)
+
+    def read(self, name: str, version: str) -> ModelFiles:
         """A version with its checksum verified; ArtifactCorrupt says which file is wrong and how."""
         directory = self._root / name / version
         try:
@@ -86,14 +67,14 @@ class FileRegistry:
 
     def activate(self, name: str, version: str) -> Pointer:
         """Point to a version that is already stored (a rollback, for example)."""
-        self.open(name, version)
+        self.read(name, version)
         with self._locked():
             return self._move(name, version)
 
     def _store(self, artifact: Path, card: ModelCard) -> None:
         directory = self._root / card.name / card.version
         if (directory / "model.json").exists():
-            if self.open(card.name, card.version).card.sha256 != card.sha256:
+            if self.read(card.name, card.version).card.sha256 != card.sha256:
                 raise VersionTaken(f"{directory} holds another artifact: choose a new version")
             return
         directory.mkdir(parents=True, exist_ok=True)
@@ -105,7 +86,7 @@ class FileRegistry:
             generation = self.pointer().generation + 1
         except NoModel:
             generation = 1
-        pointer = Pointer(name=name, version=version, generation=generation)
+        pointer = Pointer(name=name, version=version, generation=generation, manifest=NO_MANIFEST)
         _replace(self._root / "current.json", pointer.to_json().encode())
         return pointer
 

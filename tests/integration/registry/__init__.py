@@ -1,0 +1,1 @@
+"""Tests of loading and cutting data against real PostgreSQL."""
