@@ -23,6 +23,7 @@ from services.api.health import healthz, readyz
 from services.api.metrics import Metrics, ReplicaMiddleware, metrics_endpoint
 from services.api.model_watch import ModelWatch, freeze_heap
 from services.api.predict import Predictor, openapi_path
+from services.api.scores import Scores
 from services.api.scoring.batcher import MicroBatcher
 from services.api.scoring.jvm import start_jvm
 from services.api.settings import Settings, read_secret
@@ -110,9 +111,7 @@ def create_app(replica: Replica) -> FastAPI:
         admission=Admission(PREDICTIONS_IN_FLIGHT, "predictions"),
         models=replica.models,
         store=replica.shards.store,
-        cache=replica.cache,
-        batcher=replica.batcher,
-        scored=replica.metrics.scored,
+        scores=Scores(replica.cache, replica.batcher, replica.metrics),
     )
     app.router.routes += [
         Route("/v1/predict", predictor.endpoint, methods=["POST"]),

@@ -55,7 +55,7 @@ class Metrics:
         self.in_flight = Gauge("breakwater_api_in_flight", "Requests being answered.", registry=self.registry)
         self.cache_lookups = Counter(
             "breakwater_api_cache_lookups",
-            "Cache lookups: hit, miss, or skipped because the cache was closed.",
+            "Cache lookups: hit, stale (past the soft expiry), miss, or skipped because the cache was closed.",
             ["outcome"],
             registry=self.registry,
         )
@@ -65,7 +65,25 @@ class Metrics:
             registry=self.registry,
         )
         self.cache_open = Gauge("breakwater_api_cache_open", "1 while Redis is used.", registry=self.registry)
-        self.scored = Counter("breakwater_api_scored", "Rows scored by the model.", registry=self.registry)
+        self.cache_expiries = Counter(
+            "breakwater_api_cache_expiries",
+            "Keys found past their soft expiry, or absent (hard), counted only by the replica that won the right to "
+            "compute them: summed over all replicas, each expiry of a key counts once.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.computations = Counter(
+            "breakwater_api_computations",
+            "Rows given to the model, by why: miss and refresh (with the key's lock), lock_timeout (another replica "
+            "had the lock for too long), no_cache.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.joined = Counter(
+            "breakwater_api_joined",
+            "Predictions that joined a lookup or computation of the same key on this replica.",
+            registry=self.registry,
+        )
         self.model_generation = Gauge(
             "breakwater_api_model_generation", "Generation of the model that serves; 0 is none.", registry=self.registry
         )

@@ -59,6 +59,19 @@ class NoModelLoaded(Problem):
     headers: ClassVar[Mapping[str, str]] = {"retry-after": str(RETRY_AFTER_S)}
 
 
+class ScoringFailed(Problem):
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "scoring_failed"
+    headers: ClassVar[Mapping[str, str]] = {"retry-after": str(RETRY_AFTER_S)}
+
+
+class DeadlineExceeded(Problem):
+    """The caller no longer waits, or should not."""
+
+    status = HTTPStatus.GATEWAY_TIMEOUT
+    code = "deadline_exceeded"
+
+
 class FeaturesNotFound(Problem):
     status = HTTPStatus.NOT_FOUND
     code = "features_not_found"
