@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from infra.topology import Topology
-from services.contracts.shards import HostPort, ShardEndpoints
+from services.contracts.shards import HostPort, ShardEndpoints, patroni_namespace
 
 LOOPBACK: Final = "127.0.0.1"
 FEATURES_DATABASE: Final = "features"
@@ -150,7 +150,7 @@ class LocalPlan:
 
     @property
     def patroni_namespace(self) -> str:
-        return f"/breakwater/{self.environment}/patroni/"
+        return patroni_namespace(self.environment)
 
     @property
     def edge_url(self) -> str:

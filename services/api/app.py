@@ -28,6 +28,7 @@ from services.api.scoring.batcher import MicroBatcher
 from services.api.scoring.jvm import start_jvm
 from services.api.settings import Settings, read_secret
 from services.api.shards import Shards
+from services.breaker import State
 from services.registry import FileRegistry
 
 REFUSALS = {
@@ -58,6 +59,8 @@ class Replica:
             settings.redis.host, settings.redis.port, read_secret(settings.redis.password_file), self.metrics
         )
         self.shards = Shards(settings)
+        for breaker in (self.batcher.breaker, *self.shards.store.breakers()):
+            self.metrics.follow(breaker)
 
     def obstacle(self) -> str | None:
         """Why the edge should send nothing here; None when ready."""
@@ -65,6 +68,8 @@ class Replica:
             return "draining"
         if self.models.current is None:
             return "no model"
+        if self.batcher.breaker.state is State.OPEN:
+            return "the model fails"
         return self.shards.obstacle
 
     @contextlib.asynccontextmanager

@@ -1,8 +1,8 @@
 """Look-aside cache of scores in Redis that can only help: when Redis is slow, frozen or gone, predictions go on.
 
 One connection, one round trip at a time: every lookup and store that came in during the last round trip goes in the
-next one (redis-py's cost for each command is twice that of the rest of a prediction). A failed or slow round trip
-closes the cache for everybody at once; it opens when a probe in the background succeeds.
+next one (redis-py's cost for each command is twice that of the rest of a prediction). A failed or slow round trip is
+everybody's failure and opens the breaker at once; it closes when a probe in the background succeeds.
 
 A lookup that finds nothing, or a value past its soft expiry, takes the key's lock in the same step, so that of all
 replicas one computes and the others are told to wait, or are given the old value. Both steps are scripts in Redis: the
@@ -19,20 +19,19 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from services.api.metrics import Metrics
+from services.breaker import PROBE_EVERY_S, Breaker, State
 
 ROUND_TRIP_S = 0.05
 """A hundred times what a local round trip takes; a prediction that meets a frozen Redis loses this much, once."""
 
 CONNECT_S = 0.1
-PROBE_EVERY_S = 0.25
-"""Pause between probes while closed: the cache is back this soon after Redis is."""
 
 HARD_EXPIRY_MS = 300_000
 """A score never goes stale (its key names the model and the whole vector): this only bounds Redis's memory."""
@@ -115,7 +114,10 @@ class ScoreCache:
         )
         self._token = secrets.token_bytes(8)
         self._look_up_sha = self._store_sha = ""
-        self._open = self._closing = False
+        self.breaker = Breaker("redis")
+        self.breaker.trip()  # until it is connected
+        metrics.follow(self.breaker)
+        self._closing = False
         self._lookups: list[tuple[bytes, Answer]] = []
         self._stores: dict[bytes, bytes] = {}
         self._work = asyncio.Event()
@@ -127,7 +129,6 @@ class ScoreCache:
         self._soft_expiries: Counter = metrics.cache_expiries.labels("soft")
         self._hard_expiries: Counter = metrics.cache_expiries.labels("hard")
         self._dropped: Counter = metrics.cache_stores_dropped
-        self._gauge: Gauge = metrics.cache_open
 
     def start(self) -> None:
         """Begin to connect; does not wait for Redis."""
@@ -144,8 +145,8 @@ class ScoreCache:
         await self._disconnect()
 
     def look_up(self, key: bytes, answer: Answer) -> None:
-        """Look up with the next round trip; at once when the cache is closed."""
-        if not self._open:
+        """Look up with the next round trip; at once when there is no cache."""
+        if self.breaker.state is not State.CLOSED:
             self._skipped.inc()
             answer(None, Turn.UNKNOWN)
             return
@@ -153,8 +154,8 @@ class ScoreCache:
         self._work.set()
 
     def store(self, key: bytes, value: bytes) -> None:
-        """Store soon, if the cache is open, and give up the key's lock; the caller does not wait."""
-        if not self._open or len(self._stores) >= MAX_WAITING_STORES:
+        """Store soon, if there is a cache, and give up the key's lock; the caller does not wait."""
+        if self.breaker.state is not State.CLOSED or len(self._stores) >= MAX_WAITING_STORES:
             self._dropped.inc()
             return
         self._stores[PREFIX + key] = value
@@ -162,11 +163,8 @@ class ScoreCache:
 
     async def _run(self) -> None:
         while not self._closing:
-            await self._until_reachable()
-            logger.info("the cache is open")
-            self._open = True
-            self._gauge.set(1)
             try:
+                await self._until_reachable()
                 while not self._closing:
                     await self._work.wait()
                     self._work.clear()
@@ -218,6 +216,8 @@ class ScoreCache:
     async def _until_reachable(self) -> None:
         told = None
         while not self._closing:
+            self.breaker.announce()
+            probe = self.breaker.admit()
             try:
                 async with asyncio.timeout(CONNECT_S + ROUND_TRIP_S):
                     self._look_up_sha = await self._redis.script_load(LOOK_UP)
@@ -225,14 +225,18 @@ class ScoreCache:
             except (RedisError, OSError, TimeoutError) as error:
                 if told != (told := type(error)):
                     logger.warning("Redis cannot be reached, trying on: %s", _told(error))
+                if probe is not None:
+                    self.breaker.failed(probe)
                 await self._disconnect()
                 await asyncio.sleep(PROBE_EVERY_S)
             else:
+                logger.info("the cache is open")
+                if probe is not None:
+                    self.breaker.succeeded(probe)
                 return
 
     def _shut(self) -> None:
-        self._open = False
-        self._gauge.set(0)
+        self.breaker.trip()
         self._stores.clear()
         lookups, self._lookups = self._lookups, []
         self._give_up(lookups)

@@ -25,6 +25,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.api.problems import problem
+from services.breaker import Breaker, State
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PATHS = frozenset({"/v1/predict", "/v1/features", "/healthz", "/readyz", "/metrics"})
@@ -64,7 +65,18 @@ class Metrics:
             "Scores not cached because the cache was closed or behind.",
             registry=self.registry,
         )
-        self.cache_open = Gauge("breakwater_api_cache_open", "1 while Redis is used.", registry=self.registry)
+        self.breaker_state = Gauge(
+            "breakwater_api_breaker_state",
+            "Breaker of each dependency: 0 closed, 1 half-open, 2 open.",
+            ["dependency"],
+            registry=self.registry,
+        )
+        self.breaker_opened = Counter(
+            "breakwater_api_breaker_opened",
+            "How often each dependency's breaker left the closed state.",
+            ["dependency"],
+            registry=self.registry,
+        )
         self.cache_expiries = Counter(
             "breakwater_api_cache_expiries",
             "Keys found past their soft expiry, or absent (hard), counted only by the replica that won the right to "
@@ -90,6 +102,22 @@ class Metrics:
         self.models_refused = Counter(
             "breakwater_api_models_refused", "Published models that this replica refused.", registry=self.registry
         )
+
+    def follow(self, breaker: Breaker) -> None:
+        """Show the breaker's state from now on."""
+        state = self.breaker_state.labels(breaker.name)
+        opened = self.breaker_opened.labels(breaker.name)
+        last = breaker.state
+        state.set(last)
+
+        def changed(breaker: Breaker) -> None:
+            nonlocal last
+            if last is State.CLOSED and breaker.state is State.OPEN:
+                opened.inc()
+            last = breaker.state
+            state.set(last)
+
+        breaker.listen(changed)
 
 
 def metrics_endpoint(metrics: Metrics) -> Callable[[Request], Response]:

@@ -65,6 +65,12 @@ class ScoringFailed(Problem):
     headers: ClassVar[Mapping[str, str]] = {"retry-after": str(RETRY_AFTER_S)}
 
 
+class ScorerUnavailable(Problem):
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "scorer_unavailable"
+    headers: ClassVar[Mapping[str, str]] = {"retry-after": str(RETRY_AFTER_S)}
+
+
 class DeadlineExceeded(Problem):
     """The caller no longer waits, or should not."""
 

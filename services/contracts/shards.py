@@ -23,6 +23,16 @@ KEEPALIVE: dict[str, str] = {
 """A silent peer is given up after about 4 s; tcp_user_timeout is in milliseconds."""
 
 
+def patroni_namespace(environment: str) -> str:
+    """Prefix of everything that the environment's Patronis keep in etcd."""
+    return f"/breakwater/{environment}/patroni/"
+
+
+def leader_key(environment: str, shard: int) -> str:
+    """etcd key whose value is the shard's leader; put anew when a member wins an election."""
+    return f"{patroni_namespace(environment)}shard-{shard}/leader"
+
+
 class HostPort(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 

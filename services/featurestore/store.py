@@ -14,6 +14,7 @@ import orjson
 import psycopg
 from psycopg.rows import TupleRow
 
+from services.breaker import Breaker
 from services.contracts.shards import ShardEndpoints
 from services.contracts.slots import SlotMap, slot_of
 from services.featurestore.errors import CommitUnknown, InvalidRequest, NotOwner, ShardUnavailable, SlotMapError
@@ -238,6 +239,16 @@ class FeatureStore:
     async def probe(self, shard: int) -> None:
         """One round trip to the shard's primary; ShardUnavailable when it does not answer."""
         await self._query(self._lane(shard), "select 1", (), primary=True)
+
+    def breakers(self) -> tuple[Breaker, ...]:
+        """One for each shard's writes and one for its reads, named `shard-N-write` and `shard-N-read`."""
+        return tuple(pool.breaker for lane in self._lanes.values() for pool in (lane.writes, lane.reads))
+
+    def announce(self, shard: int) -> None:
+        """The shard has a new leader: whoever waits for it may try at once."""
+        lane = self._lane(shard)
+        lane.writes.breaker.announce()
+        lane.reads.breaker.announce()
 
     def stats(self) -> dict[int, dict[str, dict[str, int]]]:
         """psycopg_pool's counters: shard -> `write` or `read` -> counter."""

@@ -264,7 +264,7 @@ class TestRedisAway:
         yield
         platform.redis.kill()
         platform.redis.start()
-        wait_until(lambda: replica.metric("breakwater_api_cache_open") == 1)
+        wait_until(lambda: replica.metric('breakwater_api_breaker_state{dependency="redis"}') == 0)
 
     @pytest.mark.parametrize("fault", ["kill", "freeze"])
     def test_predictions_go_on_without_redis(self, replica: Replica, platform: Platform, fault: str) -> None:

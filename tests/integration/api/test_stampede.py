@@ -16,6 +16,7 @@ from services.api.metrics import Metrics
 from services.api.scores import REASONS, Scores
 from services.api.scoring.batcher import MicroBatcher
 from services.api.scoring.mojo import Score
+from services.breaker import State
 from tests.integration.api.redis_server import RedisServer
 from tests.unit.api.models import counting_model, until
 
@@ -40,7 +41,7 @@ class ScorePath:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[ScorePath]:
         self.cache.start()
-        await until(lambda: self.value("breakwater_api_cache_open"))
+        await until(lambda: self.cache.breaker.state is State.CLOSED)
         yield self
         self.scorer.gate.set()
         await self.cache.close()
