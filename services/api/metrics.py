@@ -34,6 +34,9 @@ PATHS = frozenset({"/v1/predict", "/v1/features", "/healthz", "/readyz", "/metri
 LATENCY_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 """From a cache hit (1 ms) to the longest a write may take (5 s)."""
 
+LAG_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""A busy loop is late by milliseconds; from 0.25 s on the watchdog calls it blocked."""
+
 MAX_BODY_BYTES = 64 * 1024
 """A request is a few hundred bytes; a replica never buffers more than this for anybody."""
 
@@ -51,6 +54,12 @@ class Metrics:
             "Requests by path and status; from the first byte's arrival in the application to the last byte out.",
             ["path", "status"],
             buckets=LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.loop_lag = Histogram(
+            "breakwater_api_loop_lag_seconds",
+            "How late the event loop answers the watchdog's pings, 20 a second.",
+            buckets=LAG_BUCKETS_S,
             registry=self.registry,
         )
         self.in_flight = Gauge("breakwater_api_in_flight", "Requests being answered.", registry=self.registry)
@@ -176,10 +185,8 @@ def _body_refusal(scope: Scope) -> Response | None:
     """A body must announce its length, and it must be small; the server holds it to that length."""
     headers = dict(scope["headers"])
     if b"transfer-encoding" in headers:
-        return problem(HTTPStatus.LENGTH_REQUIRED, "length_required", "send the body with a Content-Length")
+        return problem("length_required", "send the body with a Content-Length")
     length = headers.get(b"content-length", b"0")
     if not length.isdigit() or int(length) > MAX_BODY_BYTES:
-        return problem(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", f"send at most {MAX_BODY_BYTES} bytes of body"
-        )
+        return problem("body_too_large", f"send at most {MAX_BODY_BYTES} bytes of body")
     return None

@@ -27,8 +27,11 @@ class Gate:
     async def enter(self, timeout_s: float) -> Ticket | None:
         """The breaker's ticket; None when it is refused, or not given within the patience or the timeout."""
         ticket = self.breaker.admit()
-        if ticket is not None or len(self._waiting) >= self._line:
+        if ticket is not None:
             return ticket
+        await asyncio.sleep(0)  # a refusal must not let its caller keep the loop from hearing of the shard's return
+        if len(self._waiting) >= self._line:
+            return None
         loop = asyncio.get_running_loop()
         opened = self._outage_began if self._outage_began is not None else loop.time()
         give_up_at = min(loop.time() + timeout_s, opened + PATIENCE_S)

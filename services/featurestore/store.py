@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -176,12 +178,14 @@ class FeatureStore:
         features: Mapping[str, Any],
         *,
         idempotency_key: UUID,
+        timeout_s: float = math.inf,
     ) -> Acknowledgement:
         """Insert or replace one vector.
 
         Raises ShardUnavailable, NotOwner, InvalidRequest (certainly not applied) or CommitUnknown. A caller that is
-        cancelled does not cancel the write: it runs on to its own end.
+        cancelled, or whose `timeout_s` is over, does not cancel the write: it runs on to its own end.
         """
+        began = time.monotonic()
         slot_map = self._slot_map()
         slot = slot_of(entity_id)
         lane = self._lane(slot_map.owners[slot])
@@ -194,8 +198,12 @@ class FeatureStore:
             orjson.dumps(features).decode(),
             idempotency_key,
         )
-        connection = await lane.writes.acquire()
-        return await self._to_its_end(_write(lane, connection, write))
+        connection = await lane.writes.acquire(timeout_s)
+        try:
+            async with asyncio.timeout(began + timeout_s - time.monotonic() if timeout_s < math.inf else None):
+                return await self._to_its_end(_write(lane, connection, write))
+        except TimeoutError:
+            raise CommitUnknown(lane.shard, "the caller's time was over first") from None
 
     async def read(self, entity_id: UUID, event_time: datetime, *, read_your_writes: bool = False) -> FeatureRow | None:
         """The vector of exactly this entity and time, None when there is none. Raises ShardUnavailable.

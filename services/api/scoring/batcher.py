@@ -64,6 +64,13 @@ class MicroBatcher:
             self._start_batch()
         return future
 
+    def renew(self) -> None:
+        """Another model, which has been warmed, serves from now on: what failed before says nothing of it."""
+        self.breaker.announce()
+        ticket = self.breaker.admit()
+        if ticket is not None:
+            self.breaker.succeeded(ticket)
+
     def close(self) -> None:
         """End the worker after its batch."""
         self._closed = True

@@ -143,6 +143,16 @@ async def test_a_model_that_keeps_failing_is_asked_no_more_until_a_probe_succeed
     assert (await batcher.score(scorer, (0.5,))).probability == 0.5
 
 
+async def test_a_new_model_is_not_blamed_for_the_old_one(batcher: MicroBatcher) -> None:
+    old, new = Moody(), Recorder()
+    for _ in range(FAILURES):
+        with pytest.raises(ScoringFailed):
+            await batcher.score(old, (0.5,))
+    batcher.renew()
+    assert (await batcher.score(new, (0.5,))).probability == 0.5
+    assert batcher.breaker.state is State.CLOSED
+
+
 async def test_a_batch_that_hangs_fails_all_behind_it_at_once_and_opens_the_breaker(
     batcher: MicroBatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
