@@ -24,12 +24,13 @@ API_OFFSET: Final = 30
 H2O_OFFSET: Final = 60
 POSTGRES_OFFSET: Final = 100
 EDGE_OFFSET: Final = 443
+API_AGENT_OFFSET: Final = 500
 PORTS_PER_SHARD: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class MemberPlan:
-    """One member. `aux_port` is etcd's peer port, Patroni's REST port, or none."""
+    """One member. `aux_port` is etcd's peer port, Patroni's REST port, an API replica's agent port, or none."""
 
     name: str
     component: str
@@ -102,6 +103,10 @@ class LocalPlan:
     def token_file(self) -> Path:
         return self.secrets_dir / "api_token"
 
+    @property
+    def admin_token_file(self) -> Path:
+        return self.secrets_dir / "admin_token"
+
     # Members.
 
     @cached_property
@@ -127,7 +132,7 @@ class LocalPlan:
                 )
         yield plan("redis-0", "redis", base + REDIS_OFFSET)
         for i in range(self.topology.api.replicas):
-            yield plan(f"api-{i}", "api", base + API_OFFSET + i)
+            yield plan(f"api-{i}", "api", base + API_OFFSET + i, aux=base + API_AGENT_OFFSET + i)
         yield plan("edge-0", "edge", base + EDGE_OFFSET)
 
     def member(self, name: str) -> MemberPlan:

@@ -26,6 +26,8 @@ BINARIES: Final = (POSTGRES_BIN / "postgres", ETCD, REDIS, HAPROXY, JAVA)
 CHECK_INTERVAL_MS: Final = 200
 CHECK_FALL: Final = 2
 """The edge takes a replica out after 2 missed checks of 200 ms: less than half a second."""
+CHECK_AGAIN_MS: Final = 50
+"""After a missed check the next one comes this soon: a process that is frozen as a whole answers nobody."""
 CHECK_TIMEOUT_MS: Final = 400
 """A stalled replica counts as missed; shorter would take out one that merely collects garbage."""
 
@@ -188,7 +190,9 @@ def _api(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Account
         "replica": member.name,
         "host": LOOPBACK,
         "port": member.port,
+        "agent_port": member.aux_port,
         "token_file": str(plan.token_file),
+        "admin_token_file": str(plan.admin_token_file),
         "redis": {
             "host": LOOPBACK,
             "port": redis.port,
@@ -200,6 +204,8 @@ def _api(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Account
         "models_dir": str(plan.models_dir),
         "genmodel_jar": str(plan.genmodel_jar),
         "jvm_heap_mb": plan.topology.api.jvm_heap_mb,
+        "watchdog_ms": plan.topology.api.watchdog_ms,
+        "chaos": plan.topology.chaos.allows("api"),
     }
     path = member.directory / "api.json"
     account.write(path, json.dumps(config, indent=2))
@@ -217,8 +223,12 @@ def _edge(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Accoun
 
 def edge_config(plan: LocalPlan, member: MemberPlan) -> str:
     """HAProxy: TLS 1.3 only; unanswered predictions go to another replica, nothing else is ever sent twice."""
-    check = f"check inter {CHECK_INTERVAL_MS}ms fall {CHECK_FALL} rise 1"
-    replicas = [f"    server {replica.name} {LOOPBACK}:{replica.port} {check}" for replica in plan.of("api")]
+    check = f"check inter {CHECK_INTERVAL_MS}ms fastinter {CHECK_AGAIN_MS}ms fall {CHECK_FALL} rise 1"
+    replicas = [
+        f"    server {replica.name} {LOOPBACK}:{replica.port} {check} agent-check agent-addr {LOOPBACK} "
+        f"agent-port {replica.aux_port} agent-inter {CHECK_INTERVAL_MS}ms"
+        for replica in plan.of("api")
+    ]
     lines = [
         "global",
         f"    stats socket {member.directory}/admin.sock mode 600 level admin",
@@ -234,6 +244,7 @@ def edge_config(plan: LocalPlan, member: MemberPlan) -> str:
         "    timeout client 30s",
         "    timeout server 10s",
         "    timeout http-keep-alive 30s",
+        "    timeout http-request 5s",
         f"    timeout check {CHECK_TIMEOUT_MS}ms",
         "    option http-keep-alive",
         "    http-reuse safe",
@@ -244,6 +255,9 @@ def edge_config(plan: LocalPlan, member: MemberPlan) -> str:
         "frontend edge",
         f"    bind {LOOPBACK}:{member.port} ssl crt {plan.tls_dir}/edge.pem alpn h2,http/1.1",
         "    http-response set-header Strict-Transport-Security max-age=31536000",
+        "    # faults are for who stands beside a replica, not for clients",
+        "    http-request return status 404 content-type application/problem+json string "
+        f"{_problem(404, 'not_found')} if {{ path_beg /chaos }}",
         "    # without a ready replica the replicas themselves say why; the edge only knows that there is none",
         "    use_backend predict if { path /v1/predict } { nbsrv(predict) gt 0 }",
         "    default_backend api",

@@ -16,6 +16,7 @@ from services.api import features, predict, problems
 from services.api.admission import PREDICTIONS_IN_FLIGHT, WRITES_IN_FLIGHT, Admission
 from services.api.auth import BearerAuth
 from services.api.cache import ScoreCache
+from services.api.chaos import chaos_route
 from services.api.features import FeatureWriter
 from services.api.health import healthz, readyz
 from services.api.metrics import Metrics, ReplicaMiddleware, metrics_endpoint
@@ -27,6 +28,7 @@ from services.api.scoring.batcher import MicroBatcher
 from services.api.scoring.jvm import start_jvm
 from services.api.settings import Settings, read_secret
 from services.api.shards import Shards
+from services.api.watchdog import Watchdog
 from services.breaker import State
 from services.registry import FileRegistry
 
@@ -52,6 +54,9 @@ class Replica:
             settings.redis.host, settings.redis.port, read_secret(settings.redis.password_file), self.metrics
         )
         self.shards = Shards(settings)
+        self.watchdog = Watchdog(
+            settings.host, settings.agent_port, settings.watchdog_ms / 1000, self.metrics, lambda: self.draining
+        )
         for breaker in (self.batcher.breaker, *self.shards.store.breakers()):
             self.metrics.follow(breaker)
 
@@ -59,6 +64,8 @@ class Replica:
         """Why the edge should send nothing here; None when ready."""
         if self.draining:
             return "draining"
+        if self.watchdog.breaker.state is not State.CLOSED:
+            return "event loop blocked"
         if self.models.current is None:
             return "no model"
         if self.batcher.breaker.state is State.OPEN:
@@ -75,9 +82,11 @@ class Replica:
         watching = asyncio.get_running_loop().create_task(self.models.run(), name="model-watch")
         watching.add_done_callback(_report)
         freeze_heap()
+        self.watchdog.start()
         try:
             yield
         finally:
+            self.watchdog.close()
             watching.cancel()
             await asyncio.wait([watching])
             await self.shards.close()
@@ -119,6 +128,8 @@ def create_app(replica: Replica) -> FastAPI:
         Route("/readyz", readyz(replica.obstacle)),
         Route("/metrics", metrics_endpoint(replica.metrics)),
     ]
+    if replica.settings.chaos:
+        app.router.routes.append(chaos_route(BearerAuth(read_secret(replica.settings.admin_token_file))))
     app.openapi = lambda: document(app.title, app.version, OPERATIONS)  # type: ignore[method-assign]
     return app
 

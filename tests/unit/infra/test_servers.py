@@ -6,16 +6,18 @@ import dataclasses
 import json
 import stat
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
 
-from infra.local import servers, tls
+from infra.local import secrets, servers, tls
 from infra.local.account import Account
 from infra.local.plan import LocalPlan
 from infra.local.secrets import Secrets
 from infra.local.servers import Program
 from services.api.settings import Settings
+from tests.unit.infra.conftest import topology
 
 
 @pytest.fixture
@@ -79,6 +81,8 @@ def test_the_edge_speaks_tls_13_only_and_repeats_predictions_only(plan: LocalPla
     for replica in plan.of("api"):
         assert f"server {replica.name} 127.0.0.1:{replica.port} check" in backend_predict
         assert f"server {replica.name} 127.0.0.1:{replica.port} check" in backend_api
+        for backend in (backend_predict, backend_api):
+            assert f"agent-check agent-addr 127.0.0.1 agent-port {replica.aux_port} agent-inter 200ms" in backend
 
 
 def test_etcd_listens_on_loopback_and_knows_all_its_peers(plan: LocalPlan, programs: tuple[Program, ...]) -> None:
@@ -106,7 +110,8 @@ def test_replicas_can_read_their_configuration(plan: LocalPlan, programs: tuple[
     for member in plan.of("api"):
         settings = Settings.model_validate_json((member.directory / "api.json").read_bytes())
         assert settings.replica == member.name
-        assert settings.port == member.port
+        assert (settings.port, settings.agent_port) == (member.port, member.aux_port)
+        assert not settings.chaos, "only where the topology allows faults on the API"
 
 
 def test_members_of_a_shard_share_scope_and_differ_in_address(plan: LocalPlan, programs: tuple[Program, ...]) -> None:
@@ -121,3 +126,24 @@ def test_members_of_a_shard_share_scope_and_differ_in_address(plan: LocalPlan, p
         listens |= {config["postgresql"]["listen"], config["restapi"]["listen"]}
     assert len(listens) == 6
     assert all(address.startswith("127.0.0.1:") for address in listens)
+
+
+@pytest.mark.parametrize(
+    ("chaos", "allowed"),
+    [({"enabled": True, "components": ["api"]}, True), ({"enabled": True, "components": ["redis"]}, False)],
+)
+def test_replicas_may_be_blocked_only_where_the_topology_says_so(
+    tmp_path: Path, account: Account, chaos: dict[str, object], allowed: bool
+) -> None:
+    plan = LocalPlan(topology(chaos=chaos), tmp_path)
+    plan.state.mkdir()
+    tls.ensure(plan, account)
+    servers.prepare(plan, secrets.ensure(plan, account), account)
+    config = json.loads((plan.member("api-0").directory / "api.json").read_text())
+    assert config["chaos"] is allowed
+
+
+def test_clients_cannot_ask_for_faults_through_the_edge(plan: LocalPlan) -> None:
+    frontend = servers.edge_config(plan, plan.member("edge-0")).split("\nfrontend edge\n")[1].split("\nbackend ")[0]
+    assert "http-request return status 404" in frontend
+    assert "if { path_beg /chaos }" in frontend
