@@ -53,13 +53,11 @@ class Operation:
 
 def document(title: str, version: str, operations: Sequence[Operation]) -> dict[str, Any]:
     """OpenAPI 3.1 of these operations."""
-    requests = [model for operation in operations for model in operation.requests]
-    answers = [operation.answer for operation in operations]
-    _, definitions = models_json_schema(
-        [(model, "validation") for model in requests]
-        + [(model, "serialization") for model in (*answers, ProblemDetails)],
-        ref_template=REF,
-    )
+    models: list[tuple[type[BaseModel], Literal["validation", "serialization"]]] = [(ProblemDetails, "serialization")]
+    for operation in operations:
+        models += [(model, "validation") for model in operation.requests]
+        models.append((operation.answer, "serialization"))
+    _, definitions = models_json_schema(models, ref_template=REF)
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version},
