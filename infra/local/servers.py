@@ -263,6 +263,8 @@ def edge_config(plan: LocalPlan, member: MemberPlan) -> str:
         "    default_backend api",
         "backend predict",
         "    balance leastconn",
+        "    # only a request that was there whole before it was sent on can be asked of another replica",
+        "    option http-buffer-request",
         "    option httpchk GET /readyz",
         "    http-check expect status 200",
         "    retries 2",

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import httpx
@@ -47,10 +47,7 @@ def served(load: Load, enough: int) -> bool:
     return len(load.seen) >= enough
 
 
-def test_a_blocked_replica_is_out_within_a_second_and_comes_back_by_itself(
-    edge: Edge, platform: Platform, record_property: Callable[[str, object], None]
-) -> None:
-    """What was seen goes into the JUnit report, for whoever asks what a block costs."""
+def test_a_blocked_replica_is_out_within_a_second_and_comes_back_by_itself(edge: Edge, platform: Platform) -> None:
     both = {"api-0", "api-1"}
     blocked = edge.replicas["api-0"]
     answers: list[httpx.Response] = []
@@ -78,13 +75,6 @@ def test_a_blocked_replica_is_out_within_a_second_and_comes_back_by_itself(
         since = time.monotonic()
         edge.wait_for(lambda: {seen.replica for seen in load.seen if seen.began > since} == both)
     began = answers[0].json()["began_ns"] / 1e9
-    for name, value in (("out_s", out_s), ("back_s", back_s)):
-        record_property(name, round(value, 3))
-    for path in ("/v1/predict", "/v1/features"):
-        took_s = sorted(seen.seconds for seen in load.seen if seen.path == path and began <= seen.began < ended)
-        slow = sum(seconds > BLOCKED_CONNECTION_S for seconds in took_s)
-        record_property(path, f"{len(took_s)} in the block, {slow} over 0.7 s, longest {took_s[-1]:.3f} s")
-        record_property(f"{path} statuses", str(Counter(seen.status for seen in load.seen if seen.path == path)))
     assert out_s < OUT_S
     assert back_s < BACK_S
     predictions = [seen for seen in load.seen if seen.path == "/v1/predict"]

@@ -77,6 +77,7 @@ def test_the_edge_speaks_tls_13_only_and_repeats_predictions_only(plan: LocalPla
     backend_predict, backend_api = config.split("\nbackend predict\n")[1].split("\nbackend api\n")
     assert "ssl-min-ver TLSv1.3" in config
     assert "retry-on conn-failure empty-response response-timeout" in backend_predict
+    assert "option http-buffer-request" in backend_predict, "else a body that comes after its head is never sent again"
     assert "retry-on conn-failure\n" in backend_api
     for replica in plan.of("api"):
         assert f"server {replica.name} 127.0.0.1:{replica.port} check" in backend_predict
