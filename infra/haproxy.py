@@ -10,9 +10,11 @@ from typing import Final
 CHECK_INTERVAL_MS: Final = 200
 CHECK_FALL: Final = 2
 """The edge takes a replica out after 2 missed checks of 200 ms: less than half a second."""
+CHECK_AGAIN_MS: Final = 50
+"""After a missed check the next one comes this soon: a process that is frozen as a whole answers nobody."""
 CHECK_TIMEOUT_MS: Final = 400
 """A stalled replica counts as missed; shorter would take out one that merely collects garbage."""
-CHECK: Final = f"check inter {CHECK_INTERVAL_MS}ms fall {CHECK_FALL} rise 1"
+CHECK: Final = f"check inter {CHECK_INTERVAL_MS}ms fastinter {CHECK_AGAIN_MS}ms fall {CHECK_FALL} rise 1"
 
 EDGE_PROBLEMS: Final = {
     400: "bad_request",
@@ -57,6 +59,7 @@ def render(edge: EdgeFiles) -> str:
         "    timeout client 30s",
         "    timeout server 10s",
         "    timeout http-keep-alive 30s",
+        "    timeout http-request 5s",
         f"    timeout check {CHECK_TIMEOUT_MS}ms",
         "    option http-keep-alive",
         "    http-reuse safe",
@@ -68,11 +71,16 @@ def render(edge: EdgeFiles) -> str:
         "frontend edge",
         f"    bind {edge.bind} ssl crt {edge.certificate} alpn h2,http/1.1",
         "    http-response set-header Strict-Transport-Security max-age=31536000",
+        "    # faults are for who stands beside a replica, not for clients",
+        "    http-request return status 404 content-type application/problem+json string "
+        f"{_problem(404, 'not_found')} if {{ path_beg /chaos }}",
         "    # without a ready replica the replicas themselves say why; the edge only knows that there is none",
         "    use_backend predict if { path /v1/predict } { nbsrv(predict) gt 0 }",
         "    default_backend api",
         "backend predict",
         "    balance leastconn",
+        "    # only a request that was there whole before it was sent on can be asked of another replica",
+        "    option http-buffer-request",
         "    option httpchk GET /readyz",
         "    http-check expect status 200",
         "    retries 2",
@@ -91,6 +99,11 @@ def render(edge: EdgeFiles) -> str:
         *(f"    {server}" for server in edge.servers),
     ]
     return "\n".join(lines) + "\n"
+
+
+def agent_check(address: str, port: int | str) -> str:
+    """Words after `CHECK` for a replica whose watchdog answers there."""
+    return f"agent-check agent-addr {address} agent-port {port} agent-inter {CHECK_INTERVAL_MS}ms"
 
 
 def _problem(status: int, code: str) -> str:

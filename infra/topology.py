@@ -23,6 +23,8 @@ MIN_FENCE_MARGIN_S: Final = 5
 """Between the warden's fence and the end of the lease; the kill, its proof and a slow scheduler need to fit in."""
 OBSERVER_CONNECTIONS: Final = 24
 """Direct writers, readers and probes of one experiment on one primary (loadtests), which the reserve must hold."""
+MIN_WATCHDOG_MS: Final = 100
+"""A collection of the whole heap takes half of that; a busy replica must not count as a blocked one."""
 MAX_LOCAL_SHARDS: Final = 17
 MAX_LOCAL_REPLICAS: Final = 30
 MAX_LOCAL_H2O_NODES: Final = 10
@@ -168,13 +170,17 @@ class Pool(Model):
 
 
 class Api(Model):
-    """`surge` is how many replicas more a rolling update may run; they hold connections too."""
+    """`surge` is how many replicas more a rolling update may run; they hold connections too.
+
+    A replica whose event loop is blocked for `watchdog_ms` leaves the rotation.
+    """
 
     replicas: Annotated[int, Field(ge=2)] = 2
     max_replicas: Annotated[int, Field(ge=2)] = 4
     surge: Annotated[int, Field(ge=1)] = 1
     pool: Pool = Pool()
     jvm_heap_mb: Annotated[int, Field(ge=64)] = 128
+    watchdog_ms: Annotated[int, Field(ge=MIN_WATCHDOG_MS, le=5000)] = 250
 
     @model_validator(mode="after")
     def _range(self) -> Api:

@@ -11,6 +11,7 @@ from typing import Final
 
 from loadtests.plan import EXIT_USAGE, LoadError, LoadPlan
 from services.contracts.events import Event, EventLog
+from services.contracts.shards import leader_key
 from services.coordination.etcd import EtcdClient, EtcdError
 
 SOURCE: Final = "etcd"
@@ -18,11 +19,6 @@ STOP_POLL_S: Final = 0.1
 RETRY_S: Final = 0.2
 """Pause after etcd did not answer; the watch itself resumes where it was, so nothing is missed."""
 ENDING_S: Final = 5.0
-
-
-def leader_key(environment: str, shard: int) -> str:
-    """Patroni's leader key of a shard's scope."""
-    return f"/breakwater/{environment}/patroni/shard-{shard}/leader"
 
 
 def watch_leader(plan: LoadPlan, shard: int, log: EventLog, stop: threading.Event) -> None:

@@ -28,6 +28,7 @@ H2O_STATUS_OFFSET: Final = 80
 REGISTRY_OFFSET: Final = 90
 POSTGRES_OFFSET: Final = 100
 EDGE_OFFSET: Final = 443
+API_AGENT_OFFSET: Final = 500
 PORTS_PER_SHARD: Final = 20
 PORTS_PER_H2O_NODE: Final = 2
 """REST, and the next one for its peers."""
@@ -35,7 +36,9 @@ PORTS_PER_H2O_NODE: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class MemberPlan:
-    """One member. `aux_port` is etcd's peer port, Patroni's REST port, the port of an H2O node's agent, or none."""
+    """One member. `aux_port` is etcd's peer port, Patroni's REST port, the port of an H2O node's agent, of an API replica's
+    watchdog, or none.
+    """
 
     name: str
     component: str
@@ -108,6 +111,10 @@ class LocalPlan:
     def token_file(self) -> Path:
         return self.secrets_dir / "api_token"
 
+    @property
+    def admin_token_file(self) -> Path:
+        return self.secrets_dir / "admin_token"
+
     # Members.
 
     @cached_property
@@ -137,7 +144,7 @@ class LocalPlan:
             yield plan(f"h2o-{i}", "h2o", port, aux=base + H2O_STATUS_OFFSET + i)
         yield plan("registry-0", "registry", base + REGISTRY_OFFSET)
         for i in range(self.topology.api.replicas):
-            yield plan(f"api-{i}", "api", base + API_OFFSET + i)
+            yield plan(f"api-{i}", "api", base + API_OFFSET + i, aux=base + API_AGENT_OFFSET + i)
         yield plan("edge-0", "edge", base + EDGE_OFFSET)
 
     def member(self, name: str) -> MemberPlan:

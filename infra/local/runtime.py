@@ -158,7 +158,7 @@ def _same_topology(plan: LocalPlan, was_up: bool) -> None:
             ) from error
         return  # `up` writes it anew
     now = plan.topology
-    # Who may be hurt is read afresh by every experiment; no server knows of it.
+    # Who may be hurt is read afresh by every experiment; replicas learn at their next start whether they may be.
     if was_up and before.model_copy(update={"chaos": now.chaos}) != now:
         raise EnvironmentFault(
             _restart(plan, f"Pulumi.{plan.environment}.yaml has changed since {plan.environment} came up")

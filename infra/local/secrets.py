@@ -24,6 +24,7 @@ class Secrets:
     app: str
     redis: str
     api_token: str
+    admin_token: str
 
 
 def ensure(plan: LocalPlan, account: Account) -> Secrets:
@@ -44,6 +45,7 @@ def ensure(plan: LocalPlan, account: Account) -> Secrets:
         app=secret("postgres_app"),
         redis=secret("redis"),
         api_token=secret("api_token"),
+        admin_token=secret("admin_token"),
     )
     account.write(plan.passfile, passfile_line(APP_ROLE, found.app))
     account.write(plan.admin_passfile, passfile_line("postgres", found.superuser))

@@ -208,7 +208,9 @@ def _api(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Account
         "replica": member.name,
         "host": LOOPBACK,
         "port": member.port,
+        "agent_port": member.aux_port,
         "token_file": str(plan.token_file),
+        "admin_token_file": str(plan.admin_token_file),
         "redis": {
             "host": LOOPBACK,
             "port": redis.port,
@@ -221,6 +223,8 @@ def _api(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Account
         "models_dir": str(plan.models_dir),
         "genmodel_jar": str(plan.genmodel_jar),
         "jvm_heap_mb": plan.topology.api.jvm_heap_mb,
+        "watchdog_ms": plan.topology.api.watchdog_ms,
+        "chaos": plan.topology.chaos.allows("api"),
     }
     path = member.directory / "api.json"
     account.write(path, json.dumps(config, indent=2))
@@ -242,7 +246,11 @@ def edge_config(plan: LocalPlan, member: MemberPlan) -> str:
         haproxy.EdgeFiles(
             bind=f"{LOOPBACK}:{member.port}",
             certificate=f"{plan.tls_dir}/edge.pem",
-            servers=[f"server {replica.name} {LOOPBACK}:{replica.port} {haproxy.CHECK}" for replica in plan.of("api")],
+            servers=[
+                f"server {replica.name} {LOOPBACK}:{replica.port} {haproxy.CHECK} "
+                f"{haproxy.agent_check(LOOPBACK, replica.aux_port)}"
+                for replica in plan.of("api")
+            ],
             global_lines=[f"stats socket {member.directory}/admin.sock mode 600 level admin"],
         )
     )

@@ -5,39 +5,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping
-from http import HTTPStatus
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Final
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from fastapi.telemetry import TelemetryConfig
 from starlette.routing import Route
 
-from services.api import problems
+from services.api import features, predict, problems
 from services.api.admission import PREDICTIONS_IN_FLIGHT, WRITES_IN_FLIGHT, Admission
 from services.api.auth import BearerAuth
 from services.api.cache import ScoreCache
-from services.api.features import features_router
+from services.api.chaos import chaos_route
+from services.api.features import FeatureWriter
 from services.api.health import healthz, readyz
 from services.api.metrics import Metrics, ReplicaMiddleware, metrics_endpoint
 from services.api.model_watch import ModelWatch, freeze_heap
-from services.api.predict import Predictor, openapi_path
+from services.api.openapi import document
+from services.api.predict import Predictor
+from services.api.scores import Scores
 from services.api.scoring.batcher import MicroBatcher
 from services.api.scoring.jvm import start_jvm
 from services.api.settings import Settings, read_secret
 from services.api.shards import Shards
+from services.api.watchdog import Watchdog
+from services.breaker import State
 from services.contracts.flights import MODEL_NAME
 from services.coordination.etcd import EtcdClient
 from services.registry import ArtifactStore, PublishedModels
 
-REFUSALS = {
-    HTTPStatus.UNAUTHORIZED: "No valid token",
-    HTTPStatus.NOT_FOUND: "Nothing is stored for this entity and time",
-    HTTPStatus.UNPROCESSABLE_ENTITY: "The request breaks the contract",
-    HTTPStatus.SERVICE_UNAVAILABLE: "Try again; `code` says why",
-}
-"""What a prediction can be refused with, for the documentation."""
+OPERATIONS: Final = (predict.OPERATION, features.OPERATION)
 
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
 """The framework measures every request for OpenTelemetry, which nothing here exports: metrics.py measures instead."""
@@ -53,8 +50,8 @@ class Replica:
         self.draining = False
         self.metrics = Metrics()
         self.auth = BearerAuth(read_secret(settings.token_file))
-        self.models = ModelWatch(_published(settings), self.metrics)
         self.batcher = MicroBatcher()
+        self.models = ModelWatch(_published(settings), self.metrics, swapped=self.batcher.renew)
         self.cache = ScoreCache(
             settings.redis.host,
             settings.redis.port,
@@ -63,13 +60,22 @@ class Replica:
             root_certificate=settings.redis.root_certificate,
         )
         self.shards = Shards(settings)
+        self.watchdog = Watchdog(
+            settings.host, settings.agent_port, settings.watchdog_ms / 1000, self.metrics, lambda: self.draining
+        )
+        for breaker in (self.batcher.breaker, *self.shards.store.breakers()):
+            self.metrics.follow(breaker)
 
     def obstacle(self) -> str | None:
         """Why the edge should send nothing here; None when ready."""
         if self.draining:
             return "draining"
+        if self.watchdog.breaker.state is not State.CLOSED:
+            return "event loop blocked"
         if self.models.current is None:
             return "no model"
+        if self.batcher.breaker.state is State.OPEN:
+            return "the model fails"
         return self.shards.obstacle
 
     @contextlib.asynccontextmanager
@@ -82,9 +88,11 @@ class Replica:
         watching = asyncio.get_running_loop().create_task(self.models.run(), name="model-watch")
         watching.add_done_callback(_report)
         freeze_heap()
+        self.watchdog.start()
         try:
             yield
         finally:
+            self.watchdog.close()
             watching.cancel()
             await asyncio.wait([watching])
             await self.shards.close()
@@ -122,31 +130,20 @@ def create_app(replica: Replica) -> FastAPI:
         admission=Admission(PREDICTIONS_IN_FLIGHT, "predictions"),
         models=replica.models,
         store=replica.shards.store,
-        cache=replica.cache,
-        batcher=replica.batcher,
-        scored=replica.metrics.scored,
+        scores=Scores(replica.cache, replica.batcher, replica.metrics),
     )
+    writer = FeatureWriter(replica.auth, Admission(WRITES_IN_FLIGHT, "writes"), replica.shards.store)
     app.router.routes += [
-        Route("/v1/predict", predictor.endpoint, methods=["POST"]),
+        Route(predict.OPERATION.path, predictor.endpoint, methods=["POST"]),
+        Route(features.OPERATION.path, writer.endpoint, methods=["POST"]),
         Route("/healthz", healthz),
         Route("/readyz", readyz(replica.obstacle)),
         Route("/metrics", metrics_endpoint(replica.metrics)),
     ]
-    app.include_router(features_router(replica.auth, Admission(WRITES_IN_FLIGHT, "writes"), replica.shards.store))
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    if replica.settings.chaos:
+        app.router.routes.append(chaos_route(BearerAuth(read_secret(replica.settings.admin_token_file))))
+    app.openapi = lambda: document(app.title, app.version, OPERATIONS)  # type: ignore[method-assign]
     return app
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    document: dict[str, Any] = get_openapi(title=app.title, version=app.version, routes=app.routes)
-    components = document.setdefault("components", {})
-    components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
-    document["paths"]["/v1/predict"] = openapi_path(components.setdefault("schemas", {}), _refusals())
-    return document
-
-
-def _refusals() -> Mapping[str, Any]:
-    return {str(int(status)): {"description": description} for status, description in REFUSALS.items()}
 
 
 def _report(task: asyncio.Task[None]) -> None:

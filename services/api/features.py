@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID, uuid5
 
-from fastapi import APIRouter, Depends, Header
 from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints
+from starlette.requests import Request
+from starlette.responses import Response
 
 from services.api.admission import Admission
 from services.api.auth import BearerAuth
+from services.api.bodies import OUTERMOST_S, idempotency_key, patience_s, validated
+from services.api.openapi import Operation
 from services.contracts.flights import FlightFeatures
 from services.featurestore.store import FeatureStore
 
@@ -34,32 +38,57 @@ class WriteAcknowledged(BaseModel):
     idempotency_key: UUID
 
 
-def features_router(auth: BearerAuth, admission: Admission, store: FeatureStore) -> APIRouter:
-    router = APIRouter(dependencies=[Depends(auth)])
+OPERATION = Operation(
+    path="/v1/features",
+    name="write_features",
+    summary="Write a feature vector",
+    requests=(FeatureWrite,),
+    answer=WriteAcknowledged,
+    codes=(
+        "invalid_timeout",
+        "unauthorized",
+        "slot_moved",
+        "invalid_request",
+        "refused_by_store",
+        "overloaded",
+        "shard_unavailable",
+        "commit_unknown",
+        "slot_map_unavailable",
+    ),
+    idempotent_by_key=True,
+)
 
-    @router.post("/v1/features", summary="Write a feature vector")
-    async def write_features(
-        write: FeatureWrite, idempotency_key: Annotated[UUID | None, Header()] = None
-    ) -> WriteAcknowledged:
-        """503 `commit_unknown`: it may be applied or not, repeat it with the same key. 503 `shard_unavailable`, 409
-        `slot_moved`: it is not applied. A caller that goes away cancels nothing: the store ends what it has begun."""
-        vector = write.features.model_dump(mode="json")
-        with admission.admit():
-            acknowledged = await store.write(
+
+@dataclass(frozen=True, slots=True)
+class FeatureWriter:
+    """The route's endpoint and everything that it needs.
+
+    503 `commit_unknown`: it may be applied or not, repeat it with the same key. 503 `shard_unavailable`, 409
+    `slot_moved`: it is not applied. A caller that goes away cancels nothing: the store ends what it has begun.
+    """
+
+    auth: BearerAuth
+    admission: Admission
+    store: FeatureStore
+
+    async def endpoint(self, request: Request) -> Response:
+        await self.auth(request)  # before anything is read: who may not write learns nothing about bodies
+        patience = patience_s(request, OUTERMOST_S)
+        key = idempotency_key(request)
+        write = validated(FeatureWrite, await request.body())
+        with self.admission.admit():
+            done = await self.store.write(
                 write.entity_id,
                 write.event_time,
                 write.segment,
-                vector,
-                idempotency_key=idempotency_key or _derived_key(write),
+                write.features.model_dump(mode="json"),
+                idempotency_key=key or _derived_key(write),
+                timeout_s=patience,
             )
-        return WriteAcknowledged(
-            shard=acknowledged.shard,
-            timeline=acknowledged.timeline,
-            server=acknowledged.server,
-            idempotency_key=acknowledged.idempotency_key,
+        acknowledged = WriteAcknowledged(
+            shard=done.shard, timeline=done.timeline, server=done.server, idempotency_key=done.idempotency_key
         )
-
-    return router
+        return Response(acknowledged.model_dump_json(), media_type="application/json")
 
 
 def _derived_key(write: FeatureWrite) -> UUID:

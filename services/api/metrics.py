@@ -25,6 +25,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.api.problems import problem
+from services.breaker import Breaker, State
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PATHS = frozenset({"/v1/predict", "/v1/features", "/healthz", "/readyz", "/metrics"})
@@ -32,6 +33,9 @@ PATHS = frozenset({"/v1/predict", "/v1/features", "/healthz", "/readyz", "/metri
 
 LATENCY_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 """From a cache hit (1 ms) to the longest a write may take (5 s)."""
+
+LAG_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""A busy loop is late by milliseconds; from 0.25 s on the watchdog calls it blocked."""
 
 MAX_BODY_BYTES = 64 * 1024
 """A request is a few hundred bytes; a replica never buffers more than this for anybody."""
@@ -52,10 +56,16 @@ class Metrics:
             buckets=LATENCY_BUCKETS_S,
             registry=self.registry,
         )
+        self.loop_lag = Histogram(
+            "breakwater_api_loop_lag_seconds",
+            "How late the event loop answers the watchdog's pings, 20 a second.",
+            buckets=LAG_BUCKETS_S,
+            registry=self.registry,
+        )
         self.in_flight = Gauge("breakwater_api_in_flight", "Requests being answered.", registry=self.registry)
         self.cache_lookups = Counter(
             "breakwater_api_cache_lookups",
-            "Cache lookups: hit, miss, or skipped because the cache was closed.",
+            "Cache lookups: hit, stale (past the soft expiry), miss, or skipped because the cache was closed.",
             ["outcome"],
             registry=self.registry,
         )
@@ -64,14 +74,59 @@ class Metrics:
             "Scores not cached because the cache was closed or behind.",
             registry=self.registry,
         )
-        self.cache_open = Gauge("breakwater_api_cache_open", "1 while Redis is used.", registry=self.registry)
-        self.scored = Counter("breakwater_api_scored", "Rows scored by the model.", registry=self.registry)
+        self.breaker_state = Gauge(
+            "breakwater_api_breaker_state",
+            "Breaker of each dependency: 0 closed, 1 half-open, 2 open.",
+            ["dependency"],
+            registry=self.registry,
+        )
+        self.breaker_opened = Counter(
+            "breakwater_api_breaker_opened",
+            "How often each dependency's breaker left the closed state.",
+            ["dependency"],
+            registry=self.registry,
+        )
+        self.cache_expiries = Counter(
+            "breakwater_api_cache_expiries",
+            "Keys found past their soft expiry, or absent (hard), counted only by the replica that won the right to "
+            "compute them: summed over all replicas, each expiry of a key counts once.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.computations = Counter(
+            "breakwater_api_computations",
+            "Rows given to the model, by why: miss and refresh (with the key's lock), lock_timeout (another replica "
+            "had the lock for too long), no_cache.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.joined = Counter(
+            "breakwater_api_joined",
+            "Predictions that joined a lookup or computation of the same key on this replica.",
+            registry=self.registry,
+        )
         self.model_generation = Gauge(
             "breakwater_api_model_generation", "Generation of the model that serves; 0 is none.", registry=self.registry
         )
         self.models_refused = Counter(
             "breakwater_api_models_refused", "Published models that this replica refused.", registry=self.registry
         )
+
+    def follow(self, breaker: Breaker) -> None:
+        """Show the breaker's state from now on."""
+        state = self.breaker_state.labels(breaker.name)
+        opened = self.breaker_opened.labels(breaker.name)
+        last = breaker.state
+        state.set(last)
+
+        def changed(breaker: Breaker) -> None:
+            nonlocal last
+            if last is State.CLOSED and breaker.state is State.OPEN:
+                opened.inc()
+            last = breaker.state
+            state.set(last)
+
+        breaker.listen(changed)
 
 
 def metrics_endpoint(metrics: Metrics) -> Callable[[Request], Response]:
@@ -130,10 +185,8 @@ def _body_refusal(scope: Scope) -> Response | None:
     """A body must announce its length, and it must be small; the server holds it to that length."""
     headers = dict(scope["headers"])
     if b"transfer-encoding" in headers:
-        return problem(HTTPStatus.LENGTH_REQUIRED, "length_required", "send the body with a Content-Length")
+        return problem("length_required", "send the body with a Content-Length")
     length = headers.get(b"content-length", b"0")
     if not length.isdigit() or int(length) > MAX_BODY_BYTES:
-        return problem(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", f"send at most {MAX_BODY_BYTES} bytes of body"
-        )
+        return problem("body_too_large", f"send at most {MAX_BODY_BYTES} bytes of body")
     return None

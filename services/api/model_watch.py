@@ -53,11 +53,18 @@ class ModelWatch:
     """Holds the model that serves in `current` (None before the first) and keeps it what the registry says."""
 
     def __init__(
-        self, registry: ModelSource, metrics: Metrics, *, monotonic: Callable[[], float] = time.monotonic
+        self,
+        registry: ModelSource,
+        metrics: Metrics,
+        *,
+        swapped: Callable[[], None] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`swapped` is called when another model serves."""
         self.current: ActiveModel | None = None
         self._registry = registry
         self._metrics = metrics
+        self._swapped = swapped
         self._monotonic = monotonic
         self._refused: Pointer | None = None
         self._retry_at = 0.0
@@ -103,6 +110,8 @@ class ModelWatch:
         self.current = candidate
         self._refused = self._told = None
         self._metrics.model_generation.set(candidate.generation)
+        if self._swapped is not None:
+            self._swapped()
         freeze_heap()
         logger.info(
             "model %s %s serves, generation %d", candidate.card.name, candidate.card.version, candidate.generation

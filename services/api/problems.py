@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Final, cast
 
 import orjson
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from services.featurestore.errors import (
@@ -30,44 +29,85 @@ RETRY_AFTER_S = 1
 logger = logging.getLogger(__name__)
 
 
+CODES: Final[Mapping[str, HTTPStatus]] = {
+    "bad_request": HTTPStatus.BAD_REQUEST,
+    "invalid_timeout": HTTPStatus.BAD_REQUEST,
+    "unauthorized": HTTPStatus.UNAUTHORIZED,
+    "not_found": HTTPStatus.NOT_FOUND,
+    "features_not_found": HTTPStatus.NOT_FOUND,
+    "method_not_allowed": HTTPStatus.METHOD_NOT_ALLOWED,
+    "slot_moved": HTTPStatus.CONFLICT,
+    "length_required": HTTPStatus.LENGTH_REQUIRED,
+    "body_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "invalid_request": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "refused_by_store": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "internal": HTTPStatus.INTERNAL_SERVER_ERROR,
+    "overloaded": HTTPStatus.SERVICE_UNAVAILABLE,
+    "no_model": HTTPStatus.SERVICE_UNAVAILABLE,
+    "scoring_failed": HTTPStatus.SERVICE_UNAVAILABLE,
+    "scorer_unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
+    "shard_unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
+    "commit_unknown": HTTPStatus.SERVICE_UNAVAILABLE,
+    "slot_map_unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
+    "schema_skew": HTTPStatus.SERVICE_UNAVAILABLE,
+    "deadline_exceeded": HTTPStatus.GATEWAY_TIMEOUT,
+}
+"""Every code that a replica answers with, and its status. docs/errors.md says what each means and what to do."""
+
+
 class Problem(Exception):
     """A refusal. `code` is for programs, the message says what to do."""
 
-    status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
     code: ClassVar[str] = "internal"
-    headers: ClassVar[Mapping[str, str]] = {}
 
     def response(self) -> Response:
-        return problem(self.status, self.code, str(self), headers=self.headers)
+        return problem(self.code, str(self))
+
+
+class BadRequest(Problem):
+    code = "bad_request"
+
+
+class InvalidTimeout(Problem):
+    code = "invalid_timeout"
 
 
 class Unauthorized(Problem):
-    status = HTTPStatus.UNAUTHORIZED
     code = "unauthorized"
-    headers: ClassVar[Mapping[str, str]] = {"www-authenticate": "Bearer"}
+
+    def response(self) -> Response:
+        return problem(self.code, str(self), headers={"www-authenticate": "Bearer"})
 
 
 class Overloaded(Problem):
-    status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "overloaded"
-    headers: ClassVar[Mapping[str, str]] = {"retry-after": str(RETRY_AFTER_S)}
 
 
 class NoModelLoaded(Problem):
-    status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "no_model"
-    headers: ClassVar[Mapping[str, str]] = {"retry-after": str(RETRY_AFTER_S)}
+
+
+class ScoringFailed(Problem):
+    code = "scoring_failed"
+
+
+class ScorerUnavailable(Problem):
+    code = "scorer_unavailable"
+
+
+class DeadlineExceeded(Problem):
+    """The caller no longer waits, or should not."""
+
+    code = "deadline_exceeded"
 
 
 class FeaturesNotFound(Problem):
-    status = HTTPStatus.NOT_FOUND
     code = "features_not_found"
 
 
 class ContractBroken(Problem):
     """`errors` are pydantic's; what the client sent is not repeated."""
 
-    status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "invalid_request"
 
     def __init__(self, message: str, errors: Sequence[Mapping[str, Any]]) -> None:
@@ -75,30 +115,32 @@ class ContractBroken(Problem):
         self._errors = [{"loc": list(item["loc"]), "msg": item["msg"], "type": item["type"]} for item in errors]
 
     def response(self) -> Response:
-        return problem(self.status, self.code, str(self), errors=self._errors)
+        return problem(self.code, str(self), errors=self._errors)
 
 
-STORE_PROBLEMS: Mapping[type[FeatureStoreError], tuple[HTTPStatus, str]] = {
-    CommitUnknown: (HTTPStatus.SERVICE_UNAVAILABLE, "commit_unknown"),
-    ShardUnavailable: (HTTPStatus.SERVICE_UNAVAILABLE, "shard_unavailable"),
-    SlotMapError: (HTTPStatus.SERVICE_UNAVAILABLE, "slot_map_unavailable"),
-    SchemaSkew: (HTTPStatus.SERVICE_UNAVAILABLE, "schema_skew"),
-    NotOwner: (HTTPStatus.CONFLICT, "slot_moved"),
-    InvalidRequest: (HTTPStatus.UNPROCESSABLE_ENTITY, "refused_by_store"),
+STORE_PROBLEMS: Final[Mapping[type[FeatureStoreError], str]] = {
+    CommitUnknown: "commit_unknown",
+    ShardUnavailable: "shard_unavailable",
+    SlotMapError: "slot_map_unavailable",
+    SchemaSkew: "schema_skew",
+    NotOwner: "slot_moved",
+    InvalidRequest: "refused_by_store",
 }
 """`shard_unavailable` promises that nothing was applied; `commit_unknown` promises nothing."""
 
+NOT_ROUTED: Final = {HTTPStatus.NOT_FOUND: "not_found", HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed"}
 
-def problem(
-    status: HTTPStatus, code: str, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any
-) -> Response:
-    """The response; `members` are additional ones of the problem object."""
+
+def problem(code: str, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any) -> Response:
+    """The response for a code of the table; `members` are additional ones of the problem object."""
+    status = CODES[code]
     content = {"type": "about:blank", "title": status.phrase, "status": status, "code": code, "detail": detail}
+    retry = {"retry-after": str(RETRY_AFTER_S)} if status is HTTPStatus.SERVICE_UNAVAILABLE else {}
     return Response(
         orjson.dumps(content | members),
         status_code=status,
         media_type="application/problem+json",
-        headers=dict(headers or {}),
+        headers={**retry, **(headers or {})},
     )
 
 
@@ -106,7 +148,7 @@ def install(app: FastAPI) -> None:
     """Replace the framework's own error bodies."""
     app.add_exception_handler(Problem, _refused)
     app.add_exception_handler(FeatureStoreError, _store_failed)
-    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(HTTPException, _not_routed)
     app.add_exception_handler(Exception, _failed)
 
@@ -119,24 +161,21 @@ async def _store_failed(_: Request, error: Exception) -> Response:
     known = STORE_PROBLEMS.get(type(cast(FeatureStoreError, error)))
     if known is None:
         logger.error("the feature store failed", exc_info=error)
-        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, Problem.code, "the feature store failed; see the log")
-    status, code = known
-    retry = {"retry-after": str(RETRY_AFTER_S)} if status is HTTPStatus.SERVICE_UNAVAILABLE else None
-    return problem(status, code, str(error), headers=retry)
+        return problem(Problem.code, "the feature store failed; see the log")
+    return problem(known, str(error))
 
 
-async def _invalid(_: Request, error: Exception) -> Response:
-    errors = cast(RequestValidationError, error).errors()
-    return ContractBroken("the request breaks the contract: correct what `errors` names", errors).response()
+async def _gone(_: Request, __: Exception) -> Response:
+    """Nobody reads it, but it is counted for what it was."""
+    return problem(BadRequest.code, "the request ended before its body was complete")
 
 
 async def _not_routed(_: Request, error: Exception) -> Response:
     refusal = cast(HTTPException, error)
-    status = HTTPStatus(refusal.status_code)
-    code = status.phrase.lower().replace(" ", "_")
-    return problem(status, code, refusal.detail, headers=refusal.headers)
+    code = NOT_ROUTED.get(HTTPStatus(refusal.status_code), BadRequest.code)
+    return problem(code, refusal.detail, headers=refusal.headers)
 
 
 async def _failed(_: Request, error: Exception) -> Response:
     # The server logs the traceback; the client learns nothing about the inside.
-    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, Problem.code, "the replica failed; the fault is in its log")
+    return problem(Problem.code, "the replica failed; the fault is in its log")

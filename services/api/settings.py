@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from services.contracts.shards import ShardEndpoints
 
@@ -49,13 +49,18 @@ class Settings(_Section):
     """`etcd` are client URLs, `artifacts` is the artifact store's URL, `jvm_heap_mb` the -Xmx of the scoring runtime.
 
     `models_dir` is where each replica keeps, in a directory of its own, the last pointer and remote artifacts' copies.
+
+    `agent_port` is where the watchdog answers the edge, `watchdog_ms` how long the event loop may be blocked. `chaos`
+    says whether experiments may block it (with the admin token).
     """
 
     environment: str
     replica: str
     host: str
     port: Port
+    agent_port: Port
     token_file: Path
+    admin_token_file: Path
     redis: RedisSettings
     etcd: tuple[str, ...] = Field(min_length=1)
     shards: tuple[ShardEndpoints, ...] = Field(min_length=1)
@@ -64,6 +69,14 @@ class Settings(_Section):
     models_dir: Path
     genmodel_jar: Path
     jvm_heap_mb: int = Field(ge=32)
+    watchdog_ms: int = Field(ge=50)
+    chaos: bool
+
+    @model_validator(mode="after")
+    def _no_chaos_in_production(self) -> Settings:
+        if self.chaos and self.environment == "production":
+            raise ValueError("chaos is on in production: faults never act there; switch it off")
+        return self
 
 
 def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from services.api.leader_watch import LeaderWatch
 from services.api.settings import Settings
 from services.coordination.etcd import EtcdClient, EtcdError
 from services.featurestore.errors import FeatureStoreError, SchemaSkew, ShardUnavailable, SlotMapError
@@ -33,11 +34,15 @@ class Shards:
             budget=ConnectionBudget(min=settings.pool.min, max=settings.pool.max),
             application_name=f"breakwater-{settings.replica}",
         )
+        self._leaders = LeaderWatch(
+            self._etcd, settings.environment, [shard.shard for shard in settings.shards], self.store.announce
+        )
         self.obstacle: str | None = "no slot map"
         self._following: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         await self.store.open()
+        self._leaders.start()
         self._following = asyncio.get_running_loop().create_task(self._follow(), name="shards")
 
     async def close(self) -> None:
@@ -47,6 +52,7 @@ class Shards:
             await asyncio.wait([self._following])
         await self.store.close()
         await asyncio.to_thread(self._slots.stop)
+        await asyncio.to_thread(self._leaders.stop)
         self._etcd.close()
 
     async def _follow(self) -> None:

@@ -28,6 +28,11 @@ def patroni_namespace(environment: str) -> str:
     return f"/breakwater/{environment}/patroni/"
 
 
+def leader_key(environment: str, shard: int) -> str:
+    """etcd key whose value is the shard's leader; put anew when a member wins an election."""
+    return f"{patroni_namespace(environment)}shard-{shard}/leader"
+
+
 class HostPort(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -24,8 +24,10 @@ from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
+from services.breaker import PROBE_EVERY_S, Breaker, State, Ticket
 from services.contracts.shards import CONNECT_TIMEOUT_S, SessionTarget, ShardEndpoints
 from services.featurestore.errors import FeatureStoreError, ShardUnavailable
+from services.featurestore.gate import Gate
 from services.featurestore.sessions import CommitWarnings
 
 REDIAL_MIN_S: Final = 0.05
@@ -35,6 +37,9 @@ that replicas do not dial in step. One attempt at a time per pool: each one logs
 
 ACQUIRE_TIMEOUT_S: Final = 1.0
 """A request waits this long for a connection: a failover by the warden fits in, a queue does not build up."""
+
+KNOCK_TIMEOUT_S: Final = 0.5
+"""A background probe of an old connection is one empty query; a server that does not answer it by then hangs."""
 
 WAITERS_PER_CONNECTION: Final = 16
 """Bulkhead: more requests than this per connection are refused at once instead of filling the process."""
@@ -134,6 +139,7 @@ class ShardConnection(AsyncConnection[TupleRow]):
     host_port: tuple[str, int]
     timeline: int
     made_at: float
+    ticket: Ticket
     warnings: CommitWarnings
 
     @classmethod
@@ -192,7 +198,11 @@ class ShardConnection(AsyncConnection[TupleRow]):
 
 
 class ShardPool:
-    """Connections of one kind (writes or reads) to one shard. A dead shard blocks nobody but its own callers."""
+    """Connections of one kind (writes or reads) to one shard. A dead shard blocks nobody but its own callers.
+
+    Its breaker hears how each use of a connection ended. While it is open one task waits for a connection as callers
+    otherwise would, so that the breaker hears of the shard's return when they would have.
+    """
 
     def __init__(
         self,
@@ -207,6 +217,11 @@ class ShardPool:
         self._names = {(entry.host, entry.port): entry.name for entry in shard.hosts}
         self._redial = Redial()
         self._purged_at = 0.0
+        kind = "write" if target == "read-write" else "read"
+        self.breaker = Breaker(f"shard-{shard.shard}-{kind}")
+        self._gate = Gate(self.breaker, line=bounds.max * WAITERS_PER_CONNECTION)
+        self._knocking: asyncio.Task[None] | None = None
+        self.breaker.listen(self._changed)
         conninfo = make_conninfo(
             shard.conninfo(target, application_name=application_name), options=OPTIONS, load_balance_hosts="random"
         )
@@ -230,32 +245,88 @@ class ShardPool:
 
     async def close(self) -> None:
         self._redial.close()
+        if self._knocking is not None:
+            self._knocking.cancel()
+            await asyncio.wait([self._knocking])
         await self._pool.close()
 
-    async def acquire(self) -> ShardConnection:
+    async def acquire(self, timeout_s: float = ACQUIRE_TIMEOUT_S) -> ShardConnection:
         """A living connection, to be given back with `release` or `discard`; ShardUnavailable within the timeout."""
-        give_up_at = time.monotonic() + ACQUIRE_TIMEOUT_S
-        while True:
-            try:
-                connection = await self._pool.getconn(give_up_at - time.monotonic())
-            except (PoolTimeout, TooManyRequests, PoolClosed) as error:
-                raise ShardUnavailable(
-                    self._shard, f"{error} (last connection error: {self._redial.last_error})"
-                ) from error
-            if connection.is_alive():
-                return connection
-            await self.discard(connection)
+        began = time.monotonic()
+        give_up_at = began + min(timeout_s, ACQUIRE_TIMEOUT_S)
+        ticket = await self._gate.enter(give_up_at - began)
+        if ticket is None:
+            raise ShardUnavailable(
+                self._shard, f"its breaker is open (last connection error: {self._redial.last_error})"
+            )
+        try:
+            connection = await self._connection(give_up_at)
+        except PoolTimeout as error:
+            # somebody's own short deadline says nothing about the shard
+            (self.breaker.failed if timeout_s >= ACQUIRE_TIMEOUT_S else self.breaker.dropped)(ticket)
+            raise self._unavailable(error) from error
+        except (TooManyRequests, PoolClosed) as error:
+            self.breaker.dropped(ticket)
+            raise self._unavailable(error) from error
+        except BaseException:
+            self.breaker.dropped(ticket)
+            raise
+        connection.ticket = ticket
+        return connection
 
     async def release(self, connection: ShardConnection) -> None:
+        """The server answered, whatever it said."""
+        self.breaker.succeeded(connection.ticket)
         await self._pool.putconn(connection)
 
     async def discard(self, connection: ShardConnection) -> None:
-        """Close a connection that failed, and with it all that are as old: their server is suspect too."""
+        """The connection failed: close it, and with it all that are as old, because their server is suspect too."""
+        self.breaker.failed(connection.ticket)
+        await self._drop(connection)
+
+    async def _connection(self, give_up_at: float) -> ShardConnection:
+        while True:
+            connection = await self._pool.getconn(give_up_at - time.monotonic())
+            if connection.is_alive():
+                return connection
+            await asyncio.shield(self._drop(connection))
+
+    async def _drop(self, connection: ShardConnection) -> None:
         await connection.close()
         await self._pool.putconn(connection)
         if connection.made_at > self._purged_at:
             self._purged_at = time.monotonic()
             await self._pool.drain()
+
+    def _unavailable(self, error: Exception) -> ShardUnavailable:
+        return ShardUnavailable(self._shard, f"{error} (last connection error: {self._redial.last_error})")
+
+    def _changed(self, breaker: Breaker) -> None:
+        if breaker.state is State.OPEN and (self._knocking is None or self._knocking.done()):
+            self._knocking = asyncio.get_running_loop().create_task(self._knock_on(), name=f"knock {breaker.name}")
+
+    async def _knock_on(self) -> None:
+        opened = time.monotonic()
+        while self.breaker.state is not State.CLOSED and not self._pool.closed:
+            if await self._knock(opened):
+                self.breaker.announce()
+            await asyncio.sleep(PROBE_EVERY_S)
+
+    async def _knock(self, opened: float) -> bool:
+        """Is there a connection that is newer than the outage, or an old one that still answers?"""
+        try:
+            connection = await self._connection(time.monotonic() + ACQUIRE_TIMEOUT_S)
+        except (PoolTimeout, TooManyRequests, PoolClosed):
+            return False
+        try:
+            if connection.made_at < opened:
+                with connection.deadline(KNOCK_TIMEOUT_S):
+                    await connection.execute("select")
+        except psycopg.Error:
+            await self._drop(connection)
+            return False
+        await self._pool.putconn(connection)
+        return True
 
     def server_name(self, connection: ShardConnection) -> str | None:
         """Member name of the server behind a connection, None when the endpoints do not name it."""

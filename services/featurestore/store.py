@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ import orjson
 import psycopg
 from psycopg.rows import TupleRow
 
+from services.breaker import Breaker
 from services.contracts.shards import ShardEndpoints
 from services.contracts.slots import SlotMap, slot_of
 from services.featurestore.errors import CommitUnknown, InvalidRequest, NotOwner, ShardUnavailable, SlotMapError
@@ -175,12 +178,14 @@ class FeatureStore:
         features: Mapping[str, Any],
         *,
         idempotency_key: UUID,
+        timeout_s: float = math.inf,
     ) -> Acknowledgement:
         """Insert or replace one vector.
 
         Raises ShardUnavailable, NotOwner, InvalidRequest (certainly not applied) or CommitUnknown. A caller that is
-        cancelled does not cancel the write: it runs on to its own end.
+        cancelled, or whose `timeout_s` is over, does not cancel the write: it runs on to its own end.
         """
+        began = time.monotonic()
         slot_map = self._slot_map()
         slot = slot_of(entity_id)
         lane = self._lane(slot_map.owners[slot])
@@ -193,8 +198,12 @@ class FeatureStore:
             orjson.dumps(features).decode(),
             idempotency_key,
         )
-        connection = await lane.writes.acquire()
-        return await self._to_its_end(_write(lane, connection, write))
+        connection = await lane.writes.acquire(timeout_s)
+        try:
+            async with asyncio.timeout(began + timeout_s - time.monotonic() if timeout_s < math.inf else None):
+                return await self._to_its_end(_write(lane, connection, write))
+        except TimeoutError:
+            raise CommitUnknown(lane.shard, "the caller's time was over first") from None
 
     async def read(self, entity_id: UUID, event_time: datetime, *, read_your_writes: bool = False) -> FeatureRow | None:
         """The vector of exactly this entity and time, None when there is none. Raises ShardUnavailable.
@@ -238,6 +247,16 @@ class FeatureStore:
     async def probe(self, shard: int) -> None:
         """One round trip to the shard's primary; ShardUnavailable when it does not answer."""
         await self._query(self._lane(shard), "select 1", (), primary=True)
+
+    def breakers(self) -> tuple[Breaker, ...]:
+        """One for each shard's writes and one for its reads, named `shard-N-write` and `shard-N-read`."""
+        return tuple(pool.breaker for lane in self._lanes.values() for pool in (lane.writes, lane.reads))
+
+    def announce(self, shard: int) -> None:
+        """The shard has a new leader: whoever waits for it may try at once."""
+        lane = self._lane(shard)
+        lane.writes.breaker.announce()
+        lane.reads.breaker.announce()
 
     def stats(self) -> dict[int, dict[str, dict[str, int]]]:
         """psycopg_pool's counters: shard -> `write` or `read` -> counter."""

@@ -33,6 +33,11 @@ END_S = 20.0
 HEAP_MB = 96
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
 class Platform:
     """Two shards, etcd, Redis and an empty model registry. A context manager."""
 
@@ -44,6 +49,10 @@ class Platform:
         self.token_file = directory / "token"
         self.token_file.touch(mode=0o600)
         self.token_file.write_text(self.token + "\n")
+        self.admin_token = secrets.token_urlsafe(24)
+        self.admin_token_file = directory / "admin_token"
+        self.admin_token_file.touch(mode=0o600)
+        self.admin_token_file.write_text(self.admin_token)
         self.redis = RedisServer(directory / "redis")
         self.etcd = EtcdCluster(directory / "etcd", 1)
         self.etcd_client = EtcdClient(self.etcd.clients)
@@ -84,13 +93,15 @@ class Platform:
         artifacts = self.directory / f"artifacts-{environment}"
         return Publisher(self.postgres[0], self.etcd_client, environment, artifacts)
 
-    def settings(self, port: int) -> dict[str, object]:
+    def settings(self, port: int, agent_port: int) -> dict[str, object]:
         return {
             "environment": ENVIRONMENT,
             "replica": "api-0",
             "host": "127.0.0.1",
             "port": port,
+            "agent_port": agent_port,
             "token_file": str(self.token_file),
+            "admin_token_file": str(self.admin_token_file),
             "redis": {
                 "host": "127.0.0.1",
                 "port": self.redis.port,
@@ -103,6 +114,8 @@ class Platform:
             "models_dir": str(self.models_dir),
             "genmodel_jar": str(self.genmodel_jar),
             "jvm_heap_mb": HEAP_MB,
+            "watchdog_ms": 250,
+            "chaos": False,
         }
 
 
@@ -110,11 +123,11 @@ class Replica:
     """`python -m services.api` as a child, and a client that carries its token. A context manager."""
 
     def __init__(self, platform: Platform, **changes: object) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = int(free.getsockname()[1])
+        ports = (changes.pop("port", None), changes.pop("agent_port", None))
+        port, self.agent_port = (free_port() if wanted is None else int(str(wanted)) for wanted in ports)
         self.log = platform.directory / f"api-{port}.log"
         self._config = platform.directory / f"api-{port}.json"
-        self._config.write_text(json.dumps(platform.settings(port) | changes))
+        self._config.write_text(json.dumps(platform.settings(port, self.agent_port) | changes))
         self.url = f"http://127.0.0.1:{port}"
         self.http = httpx.Client(
             base_url=self.url, headers={"authorization": f"Bearer {platform.token}"}, timeout=READY_S
@@ -157,6 +170,11 @@ class Replica:
                 return answer
             time.sleep(0.02)
         raise AssertionError(f"{path} did not answer {status} within {READY_S} s: {self.log.read_text()}")
+
+    def agent(self) -> str:
+        """What the watchdog tells the edge."""
+        with socket.create_connection(("127.0.0.1", self.agent_port), timeout=READY_S) as connection:
+            return connection.recv(64).decode()
 
     def predict(self, **body: object) -> httpx.Response:
         return self.http.post("/v1/predict", json=body)

@@ -116,7 +116,7 @@ def test_it_starts_before_everything_else_and_finds_it(platform: Platform, train
             replica.wait_for("/readyz")
             assert replica.http.post("/v1/features", json=write_of(0)).status_code == 200
             platform.redis.start()
-            wait_until(lambda: replica.metric("breakwater_api_cache_open") == 1)
+            wait_until(lambda: replica.metric('breakwater_api_breaker_state{dependency="redis"}') == 0)
     finally:
         platform.redis.kill()
         platform.redis.start()

@@ -145,6 +145,31 @@ class TestRefusals:
         assert answer.headers["content-type"] == "application/problem+json"
         assert [error["loc"] for error in answer.json()["errors"]] == [location]
 
+    @pytest.mark.parametrize("path", ["/v1/predict", "/v1/features"])
+    def test_malformed_json_without_a_token_is_unauthorized(self, replica: Replica, path: str) -> None:
+        answer = httpx.post(replica.url + path, content=b"{", headers={"content-type": "application/json"})
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+
+    @pytest.mark.parametrize("path", ["/v1/predict", "/v1/features"])
+    @pytest.mark.parametrize("allowed", ["0", "-1", "1.5", "soon", "", "9" * 10, "\u0662"])
+    def test_an_unreadable_patience_is_refused(self, replica: Replica, path: str, allowed: str) -> None:
+        answer = replica.http.post(path, json={}, headers={b"x-request-timeout-ms": allowed.encode()})
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_timeout")
+
+    def test_an_idempotency_key_is_a_uuid(self, replica: Replica) -> None:
+        answer = replica.http.post("/v1/features", json=write_of(0), headers={"idempotency-key": "again"})
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+        assert answer.json()["errors"][0]["loc"] == ["header", "idempotency-key"]
+
+    def test_a_caller_that_goes_away_in_the_middle_of_its_body_is_no_fault_of_ours(self, replica: Replica) -> None:
+        address = ("127.0.0.1", httpx.URL(replica.url).port or 0)
+        head = f"POST /v1/predict HTTP/1.1\r\nhost: x\r\n{authorization(replica)}content-length: 100\r\n\r\n{{"
+        count = 'breakwater_api_request_seconds_count{path="/v1/predict",status="400"}'
+        before = replica.metric(count)
+        with socket.create_connection(address) as client:
+            client.sendall(head.encode())
+        wait_until(lambda: replica.metric(count) > before)
+
     def test_no_json_is_a_broken_request(self, replica: Replica) -> None:
         answer = replica.http.post("/v1/predict", content=b'{"features": NaN')
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
@@ -153,6 +178,30 @@ class TestRefusals:
         write = write_of(0) | {"event_time": "1999-01-01T00:00:00Z"}
         answer = replica.http.post("/v1/features", json=write)
         assert (answer.status_code, answer.json()["code"]) == (422, "refused_by_store")
+
+
+class TestPatience:
+    """What a caller allows is kept to, on a shard that does not answer."""
+
+    @pytest.fixture(autouse=True)
+    def _frozen(self, platform: Platform, replica: Replica) -> Iterator[None]:
+        self.write = write_of(1)
+        assert replica.http.post("/v1/features", json=self.write).status_code == 200
+        platform.postgres[1].freeze()
+        yield
+        platform.postgres[1].thaw()
+        again = write_of(1)
+        wait_until(lambda: replica.http.post("/v1/features", json=again).status_code == 200)
+
+    def test_a_prediction_ends_when_its_caller_stops_waiting(self, replica: Replica) -> None:
+        started = time.monotonic()
+        answer = replica.http.post("/v1/predict", json=key_of(self.write), headers={"x-request-timeout-ms": "100"})
+        assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
+        assert time.monotonic() - started < FAST_S / 2
+
+    def test_a_write_that_was_sent_is_unknown_then(self, replica: Replica) -> None:
+        answer = replica.http.post("/v1/features", json=write_of(1), headers={"x-request-timeout-ms": "100"})
+        assert (answer.status_code, answer.json()["code"]) == (503, "commit_unknown")
 
 
 class TestWrites:
@@ -264,7 +313,7 @@ class TestRedisAway:
         yield
         platform.redis.kill()
         platform.redis.start()
-        wait_until(lambda: replica.metric("breakwater_api_cache_open") == 1)
+        wait_until(lambda: replica.metric('breakwater_api_breaker_state{dependency="redis"}') == 0)
 
     @pytest.mark.parametrize("fault", ["kill", "freeze"])
     def test_predictions_go_on_without_redis(self, replica: Replica, platform: Platform, fault: str) -> None:
@@ -281,17 +330,35 @@ class TestRedisAway:
         assert replica.http.get("/readyz").status_code == 200
 
 
-def test_the_documentation_names_every_route(replica: Replica) -> None:
+def test_the_documentation_says_what_the_routes_do(replica: Replica) -> None:
+    """Requests by the described properties are understood, answers have them, refusals are among the described."""
     document = replica.http.get("/openapi.json").json()
-    predict = document["paths"]["/v1/predict"]["post"]
     schemas = document["components"]["schemas"]
-    bodies = predict["requestBody"]["content"]["application/json"]["schema"]["oneOf"]
-    answered = replica.predict(features=FLIGHT).json()
-    described = schemas[predict["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].split("/")[-1]]
-    assert {reference["$ref"].split("/")[-1] for reference in bodies} == {"ByVector", "ByEntity"}
-    assert set(described["properties"]) == set(answered)
-    assert set(schemas["FlightFeatures"]["required"]) <= set(FLIGHT)
-    assert "/v1/features" in document["paths"]
+    write = write_of(0)
+    bodies = {
+        "/v1/predict": [{"features": FLIGHT}, key_of(write), {}, {"features": FLIGHT, "more": 1}],
+        "/v1/features": [write, {}, write | {"event_time": "1999-01-01T00:00:00Z"}],
+    }
+    assert set(document["paths"]) == set(bodies)
+    for path, examples in bodies.items():
+        operation = document["paths"][path]["post"]
+        accepted = operation["requestBody"]["content"]["application/json"]["schema"]
+        properties = [
+            set(schemas[reference["$ref"].split("/")[-1]]["properties"])
+            for reference in accepted.get("oneOf", [accepted])
+        ]
+        answers = [replica.http.post(path, json=body) for body in examples]
+        answers.append(httpx.post(replica.url + path, json={}))
+        assert answers[0].status_code == 200
+        assert any(set(examples[0]) <= described for described in properties)
+        for answer in answers:
+            described = operation["responses"][str(answer.status_code)]
+            (kind, content), *_ = described["content"].items()
+            assert answer.headers["content-type"] == kind
+            schema = schemas[content["schema"]["$ref"].split("/")[-1]]
+            assert set(schema["required"]) <= set(answer.json()) <= set(schema["properties"])
+            if answer.status_code != 200:
+                assert f"`{answer.json()['code']}`" in described["description"]
 
 
 def test_the_log_is_json_and_holds_no_secret(replica: Replica, platform: Platform) -> None:
@@ -299,6 +366,10 @@ def test_the_log_is_json_and_holds_no_secret(replica: Replica, platform: Platfor
     text = replica.log.read_text()
     secrets = [platform.token, platform.redis.password_file.read_text(), platform.postgres[0].password]
     assert not [secret for secret in secrets if secret in text]
+
+
+def authorization(replica: Replica) -> str:
+    return f"authorization: {replica.http.headers['authorization']}\r\n"
 
 
 def wait_until(condition: Any, seconds: float = 15.0) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from experiments.probes import commands
-from experiments.probes.etcd import leader_key
 from services.contracts.events import Event, read_events
+from services.contracts.shards import leader_key
 from services.coordination.etcd import EtcdClient
 from tests.integration.coordination.etcd_cluster import EtcdCluster
 from tests.integration.loadtests.plans import write_plan

@@ -9,9 +9,13 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from services.api.scoring.batcher import MAX_BATCH, MicroBatcher
+from services.api.problems import Overloaded, ScorerUnavailable, ScoringFailed
+from services.api.scoring import batcher as batcher_module
+from services.api.scoring.batcher import MAX_BATCH, MAX_WAITING, MicroBatcher
 from services.api.scoring.mojo import Score
 from services.api.scoring.vector import Row
+from services.breaker import FAILURES, State
+from tests.unit.api.models import until
 
 
 class Recorder:
@@ -35,6 +39,20 @@ class Recorder:
 class Broken:
     def score(self, rows: Sequence[Row]) -> list[Score]:
         raise RuntimeError("the model is broken")
+
+
+class Moody:
+    """Fails while `broken`."""
+
+    def __init__(self) -> None:
+        self.broken = True
+        self.asked = 0
+
+    def score(self, rows: Sequence[Row]) -> list[Score]:
+        self.asked += 1
+        if self.broken:
+            raise RuntimeError("out of sorts")
+        return [Score(row[0], late=False) for row in rows]
 
 
 @pytest.fixture
@@ -85,7 +103,7 @@ async def test_the_loop_runs_on_while_a_batch_is_scored(batcher: MicroBatcher) -
 async def test_a_failed_batch_fails_its_rows_and_no_other(batcher: MicroBatcher) -> None:
     failing = batcher.score(Broken(), (0.5,))
     following = batcher.score(Recorder(), (0.5,))
-    with pytest.raises(RuntimeError, match="the model is broken"):
+    with pytest.raises(ScoringFailed, match="the model is broken"):
         await failing
     assert (await following).probability == 0.5
 
@@ -97,3 +115,55 @@ async def test_a_caller_that_went_away_disturbs_nobody(batcher: MicroBatcher) ->
     futures[2].cancel()
     scorer.gate.set()
     assert [(await futures[number]).probability for number in (1, 3)] == [1.0, 3.0]
+
+
+async def test_the_queue_is_bounded(batcher: MicroBatcher) -> None:
+    scorer = Recorder(held=True)
+    futures = [batcher.score(scorer, (float(number),)) for number in range(1 + MAX_WAITING)]
+    with pytest.raises(Overloaded, match="try again"):
+        batcher.score(scorer, (0.0,))
+    scorer.gate.set()
+    await asyncio.gather(*futures)
+    await batcher.score(scorer, (0.0,))
+
+
+async def test_a_model_that_keeps_failing_is_asked_no_more_until_a_probe_succeeds(
+    batcher: MicroBatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batcher_module, "PROBE_EVERY_S", 0.01)
+    scorer = Moody()
+    for _ in range(FAILURES):
+        with pytest.raises(ScoringFailed):
+            await batcher.score(scorer, (0.5,))
+    with pytest.raises(ScorerUnavailable):
+        batcher.score(scorer, (0.5,))
+    await until(lambda: scorer.asked > FAILURES + 2)
+    scorer.broken = False
+    await until(lambda: batcher.breaker.state is State.CLOSED)
+    assert (await batcher.score(scorer, (0.5,))).probability == 0.5
+
+
+async def test_a_new_model_is_not_blamed_for_the_old_one(batcher: MicroBatcher) -> None:
+    old, new = Moody(), Recorder()
+    for _ in range(FAILURES):
+        with pytest.raises(ScoringFailed):
+            await batcher.score(old, (0.5,))
+    batcher.renew()
+    assert (await batcher.score(new, (0.5,))).probability == 0.5
+    assert batcher.breaker.state is State.CLOSED
+
+
+async def test_a_batch_that_hangs_fails_all_behind_it_at_once_and_opens_the_breaker(
+    batcher: MicroBatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batcher_module, "BATCH_S", 0.02)
+    monkeypatch.setattr(batcher_module, "PROBE_EVERY_S", 0.01)
+    scorer = Recorder(held=True)
+    results = await asyncio.gather(*(batcher.score(scorer, (0.5,)) for _ in range(200)), return_exceptions=True)
+    assert {type(result) for result in results} == {ScoringFailed}
+    with pytest.raises(ScorerUnavailable):
+        batcher.score(scorer, (0.5,))
+    await asyncio.sleep(0.05)
+    scorer.gate.set()
+    await until(lambda: batcher.breaker.state is State.CLOSED)
+    assert (await batcher.score(scorer, (0.5,))).probability == 0.5

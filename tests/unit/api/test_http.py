@@ -7,14 +7,15 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI
-from pydantic import BaseModel
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from services.api import problems
 from services.api.auth import BearerAuth
+from services.api.bodies import validated
 from services.api.health import healthz, readyz
 from services.api.metrics import MAX_BODY_BYTES, Metrics, ReplicaMiddleware, metrics_endpoint
 from services.featurestore.errors import (
@@ -32,6 +33,8 @@ AUTHORIZED = {b"authorization": f"Bearer {TOKEN}".encode()}
 
 
 class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
     number: int
 
 
@@ -53,11 +56,12 @@ class Site:
             Route("/readyz", readyz(lambda: self.obstacle)),
             Route("/metrics", metrics_endpoint(self.metrics)),
             Route("/fail", self.fail),
+            Route("/v1/features", self.write, methods=["POST"]),
         ]
 
-        @self.app.post("/v1/features", dependencies=[Depends(BearerAuth(TOKEN))])
-        async def write(body: Body) -> Body:
-            return body
+    async def write(self, request: Request) -> Response:
+        await BearerAuth(TOKEN)(request)
+        return Response(validated(Body, await request.body()).model_dump_json())
 
     async def fail(self, _: Request) -> Response:
         raise self.failure
@@ -135,6 +139,10 @@ async def test_without_the_token_nothing_is_done(http: httpx.AsyncClient, header
     assert_problem(answer, 401, "unauthorized")
     assert answer.headers["www-authenticate"] == "Bearer"
     assert TOKEN not in answer.text
+
+
+async def test_without_the_token_not_even_a_broken_body_is_looked_at(http: httpx.AsyncClient) -> None:
+    assert_problem(await http.post("/v1/features", content=b"{"), 401, "unauthorized")
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])

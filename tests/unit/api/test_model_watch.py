@@ -86,6 +86,20 @@ async def test_the_first_model_appears_and_later_ones_replace_it(
     assert serving(watch) == ("v1", 3)
 
 
+async def test_whoever_scores_hears_of_a_swap(
+    registry: FileRegistry, tmp_path: Path, watch: ModelWatch, clock: Clock
+) -> None:
+    heard: list[int] = []
+    listening = ModelWatch(registry, Metrics(), swapped=lambda: heard.append(1), monotonic=clock)
+    await listening.check()
+    assert not heard
+    publish(registry, tmp_path, "v1")
+    await listening.check()
+    await listening.check()
+    assert heard == [1]
+    listening.close()
+
+
 async def test_an_unchanged_pointer_changes_nothing(watch: ModelWatch, registry: FileRegistry, tmp_path: Path) -> None:
     publish(registry, tmp_path, "v1")
     await watch.check()

@@ -17,7 +17,9 @@ def document(tmp_path: Path) -> dict[str, Any]:
         "replica": "api-0",
         "host": "127.0.0.1",
         "port": 8080,
+        "agent_port": 8081,
         "token_file": str(tmp_path / "token"),
+        "admin_token_file": str(tmp_path / "admin_token"),
         "redis": {"host": "127.0.0.1", "port": 6379, "password_file": str(tmp_path / "redis")},
         "etcd": ["http://127.0.0.1:2379"],
         "shards": [
@@ -34,6 +36,8 @@ def document(tmp_path: Path) -> dict[str, Any]:
         "models_dir": str(tmp_path / "models"),
         "genmodel_jar": str(tmp_path / "genmodel.jar"),
         "jvm_heap_mb": 96,
+        "watchdog_ms": 250,
+        "chaos": True,
     }
 
 
@@ -84,3 +88,10 @@ def test_an_empty_or_missing_secret_is_refused(tmp_path: Path, content: str | No
         path.write_text(content)
     with pytest.raises(SettingsError, match="secret file"):
         read_secret(path)
+
+
+def test_a_replica_in_production_refuses_to_be_damaged(tmp_path: Path) -> None:
+    production = document(tmp_path) | {"environment": "production"}
+    with pytest.raises(SettingsError, match="chaos is on in production"):
+        load_settings(environ(tmp_path, production))
+    assert not load_settings(environ(tmp_path, production | {"chaos": False})).chaos

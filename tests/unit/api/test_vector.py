@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from services.api.scoring.vector import VectorEncoder
 from services.contracts.flights import CATEGORICAL, FEATURES, FlightFeatures
@@ -59,6 +61,20 @@ def test_another_order_gives_another_row() -> None:
 def test_minus_zero_is_zero(encoder: VectorEncoder) -> None:
     rows = [encoder.row(FlightFeatures(**FLIGHT, precip=value)) for value in (0.0, -0.0, 0)]
     assert len({encoder.pack(row) for row in rows}) == 1
+
+
+@pytest.mark.parametrize("spelling", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
+@pytest.mark.parametrize("name", ["temp", "distance", "month"])
+def test_what_is_no_number_is_refused_and_missing_is_null_where_it_may_be(name: str, spelling: str) -> None:
+    text = json.dumps(FLIGHT | {name: "HERE"}).replace('"HERE"', spelling)
+    with pytest.raises(ValidationError):
+        FlightFeatures.model_validate_json(text)
+    missing = json.dumps(FLIGHT | {name: None})
+    if name == "temp":
+        assert FlightFeatures.model_validate_json(missing).temp is None
+    else:
+        with pytest.raises(ValidationError):
+            FlightFeatures.model_validate_json(missing)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False))

@@ -11,11 +11,14 @@ from breakwater.cli import cli
 from experiments.controls.catalogue import CONTROLS
 from experiments.scenario import Scenario
 from infra.local.plan import LocalPlan
+from infra.local.servers import EDGE_PROBLEMS
 from infra.topology import load
+from services.api.problems import CODES
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SCENARIOS = sorted((ROOT / "experiments" / "scenarios").glob("*.yaml"))
+ERROR = re.compile(r"^\| `(\w+)` \| (\d+) \|", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s#]+)(?:#([^)\s]+))?\)")
 
 
@@ -71,3 +74,12 @@ def test_ports_stand_in_the_physical_view() -> None:
         first, last = plan.of(member.component)[0], plan.of(member.component)[-1]
         spoken = str(member.port) in page or f"{first.port}-{last.port}" in page
         assert spoken, f"physical.md does not give {member.name} port {member.port}"
+
+
+def test_every_error_code_is_documented_with_its_status_and_no_other() -> None:
+    page = (ROOT / "docs" / "errors.md").read_text()
+    replica, edge = page.split("## From the edge")
+    assert {code: int(status) for code, status in ERROR.findall(replica)} == dict(CODES)
+    assert {code: int(status) for code, status in ERROR.findall(edge)} == {
+        code: status for status, code in EDGE_PROBLEMS.items()
+    } | {"not_found": 404}

@@ -6,11 +6,12 @@ import dataclasses
 import json
 import stat
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
 
-from infra.local import servers, tls
+from infra.local import secrets, servers, tls
 from infra.local.account import Account
 from infra.local.plan import LocalPlan
 from infra.local.secrets import Secrets
@@ -78,10 +79,13 @@ def test_the_edge_speaks_tls_13_only_and_repeats_predictions_only(plan: LocalPla
     backend_predict, backend_api = config.split("\nbackend predict\n")[1].split("\nbackend api\n")
     assert "ssl-min-ver TLSv1.3" in config
     assert "retry-on conn-failure empty-response response-timeout" in backend_predict
+    assert "option http-buffer-request" in backend_predict, "else a body that comes after its head is never sent again"
     assert "retry-on conn-failure\n" in backend_api
     for replica in plan.of("api"):
         assert f"server {replica.name} 127.0.0.1:{replica.port} check" in backend_predict
         assert f"server {replica.name} 127.0.0.1:{replica.port} check" in backend_api
+        for backend in (backend_predict, backend_api):
+            assert f"agent-check agent-addr 127.0.0.1 agent-port {replica.aux_port} agent-inter 200ms" in backend
 
 
 def test_etcd_listens_on_loopback_and_knows_all_its_peers(plan: LocalPlan, programs: tuple[Program, ...]) -> None:
@@ -109,7 +113,8 @@ def test_replicas_can_read_their_configuration(plan: LocalPlan, programs: tuple[
     for member in plan.of("api"):
         settings = Settings.model_validate_json((member.directory / "api.json").read_bytes())
         assert settings.replica == member.name
-        assert settings.port == member.port
+        assert (settings.port, settings.agent_port) == (member.port, member.aux_port)
+        assert not settings.chaos, "only where the topology allows faults on the API"
 
 
 def test_members_of_a_shard_share_scope_and_differ_in_address(plan: LocalPlan, programs: tuple[Program, ...]) -> None:
@@ -149,3 +154,24 @@ def test_replicas_and_registry_use_one_store_and_the_registry_its_own_database(
     assert reconciler.database.dbname == "model_registry"
     elsewhere = LocalPlan(topology(registry={"artifacts": "s3://bucket/models"}), plan.state.parent)
     assert elsewhere.artifacts == "s3://bucket/models"
+
+
+@pytest.mark.parametrize(
+    ("chaos", "allowed"),
+    [({"enabled": True, "components": ["api"]}, True), ({"enabled": True, "components": ["redis"]}, False)],
+)
+def test_replicas_may_be_blocked_only_where_the_topology_says_so(
+    tmp_path: Path, account: Account, chaos: dict[str, object], allowed: bool
+) -> None:
+    plan = LocalPlan(topology(chaos=chaos), tmp_path)
+    plan.state.mkdir()
+    tls.ensure(plan, account)
+    servers.prepare(plan, secrets.ensure(plan, account), account)
+    config = json.loads((plan.member("api-0").directory / "api.json").read_text())
+    assert config["chaos"] is allowed
+
+
+def test_clients_cannot_ask_for_faults_through_the_edge(plan: LocalPlan) -> None:
+    frontend = servers.edge_config(plan, plan.member("edge-0")).split("\nfrontend edge\n")[1].split("\nbackend ")[0]
+    assert "http-request return status 404" in frontend
+    assert "if { path_beg /chaos }" in frontend

@@ -1,0 +1,118 @@
+"""The API's description, from what each route says of itself: they are plain routes, for speed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from services.api.bodies import IDEMPOTENCY_HEADER, OUTERMOST_S, TIMEOUT_HEADER
+from services.api.problems import CODES
+
+ALWAYS: Final = ("bad_request", "length_required", "body_too_large", "internal")
+"""What any operation may be answered with."""
+
+REF: Final = "#/components/schemas/{model}"
+
+
+class InvalidPlace(BaseModel):
+    """One place in the request that breaks the contract."""
+
+    loc: list[str | int]
+    msg: str
+    type: str
+
+
+class ProblemDetails(BaseModel):
+    """RFC 9457. `code` is stable and for programs; `errors` comes with `invalid_request` only."""
+
+    type: Literal["about:blank"]
+    title: str
+    status: int
+    code: str
+    detail: str
+    errors: list[InvalidPlace] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One POST route. `codes` are the refusals of its own, of the table of codes."""
+
+    path: str
+    name: str
+    summary: str
+    requests: tuple[type[BaseModel], ...]
+    answer: type[BaseModel]
+    codes: tuple[str, ...]
+    idempotent_by_key: bool = False
+
+
+def document(title: str, version: str, operations: Sequence[Operation]) -> dict[str, Any]:
+    """OpenAPI 3.1 of these operations."""
+    models: list[tuple[type[BaseModel], Literal["validation", "serialization"]]] = [(ProblemDetails, "serialization")]
+    for operation in operations:
+        models += [(model, "validation") for model in operation.requests]
+        models.append((operation.answer, "serialization"))
+    _, definitions = models_json_schema(models, ref_template=REF)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": version},
+        "paths": {operation.path: {"post": _post(operation)} for operation in operations},
+        "components": {
+            "schemas": definitions["$defs"],
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _post(operation: Operation) -> dict[str, Any]:
+    bodies = [_schema(model) for model in operation.requests]
+    return {
+        "summary": operation.summary,
+        "operationId": operation.name,
+        "security": [{"bearer": []}],
+        "parameters": _parameters(operation),
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": bodies[0] if len(bodies) == 1 else {"oneOf": bodies}}},
+        },
+        "responses": {
+            "200": {"description": "Done", "content": {"application/json": {"schema": _schema(operation.answer)}}},
+            **_refusals(operation),
+        },
+    }
+
+
+def _parameters(operation: Operation) -> list[dict[str, Any]]:
+    patience = {
+        "name": TIMEOUT_HEADER,
+        "in": "header",
+        "description": f"How long the caller waits, in milliseconds; at most {OUTERMOST_S:.0f} s are used.",
+        "schema": {"type": "integer", "minimum": 1},
+    }
+    key = {
+        "name": IDEMPOTENCY_HEADER,
+        "in": "header",
+        "description": "The same for a repetition of the same write; without it, it is derived from the content.",
+        "schema": {"type": "string", "format": "uuid"},
+    }
+    return [patience, key] if operation.idempotent_by_key else [patience]
+
+
+def _refusals(operation: Operation) -> dict[str, Any]:
+    by_status: dict[int, list[str]] = defaultdict(list)
+    for code in (*ALWAYS, *operation.codes):
+        by_status[int(CODES[code])].append(code)
+    content = {"application/problem+json": {"schema": _schema(ProblemDetails)}}
+    return {
+        str(status): {"description": " or ".join(f"`{code}`" for code in codes), "content": content}
+        for status, codes in sorted(by_status.items())
+    }
+
+
+def _schema(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": REF.format(model=model.__name__)}
