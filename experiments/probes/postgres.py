@@ -40,8 +40,9 @@ APPLICATION: Final = "breakwater-probe"
 
 STREAMING_SQL: Final = (
     "select application_name, pg_wal_lsn_diff(pg_current_wal_lsn(), flush_lsn)::bigint"
-    " from pg_stat_replication where state = 'streaming'"
+    " from pg_stat_replication where state = 'streaming' and flush_lsn is not null"
 )
+"""A member streams once it said how far it is: for a moment after its connection the server knows no position of it."""
 
 
 class Probe:
