@@ -23,6 +23,8 @@ EVENTS_FILE: Final = "events.jsonl"
 POLL_S: Final = 0.1
 FLUSHED_S: Final = 2
 """Load writes its history each second; what is older than this can be read."""
+CALM_S: Final = 1.0
+"""Between looking at the load and the fault: the look costs CPU, which on a small machine is the platform's as well."""
 NEW_PRIMARY_S: Final = 40.0
 """Past the promise of 30 s: a shard without a primary by then has broken it, and the run need not wait for more."""
 
@@ -39,6 +41,7 @@ def baseline(run_dir: str, seconds: float, settle_s: float) -> dict[str, float]:
     """
     begun = Event.now("run", "undisturbed")
     _say(run_dir, begun)
+    History.so_far(Path(run_dir))  # the first look loads libraries for most of a second: now, not beside the fault
     time.sleep(seconds + FLUSHED_S)
     while True:
         end = time.monotonic_ns() - FLUSHED_S * NS_PER_S
@@ -46,6 +49,7 @@ def baseline(run_dir: str, seconds: float, settle_s: float) -> dict[str, float]:
         if (steady is not None and steady[0] <= TWICE) or end - begun.t_ns >= (seconds + settle_s) * NS_PER_S:
             break
         time.sleep(1.0)
+    time.sleep(CALM_S)
     _say(run_dir, replace(begun, kind="baseline", t_ns=end - int(seconds * NS_PER_S)))
     return {"seconds": seconds, "settled_s": (end - begun.t_ns) / NS_PER_S - seconds}
 

@@ -1,6 +1,6 @@
 """Watches every PostgreSQL member's role and each shard's route: `python -m experiments.probes.postgres PLAN`.
 
-Role: one lasting connection per member, asked each 10 ms; a promotion does not break a standby's connections, so
+Role: one lasting connection per member, asked each 20 ms; a promotion does not break a standby's connections, so
 `writable` is seen within that. Route: one lasting read-write connection per shard, as libpq's multi-host routing finds
 it; once it is gone a fresh one is tried, at once when a member was seen writable, else at a slow pace, because each try
 costs every standby a login (about 15 ms of CPU for two) that the promotion itself needs.
@@ -25,8 +25,8 @@ from loadtests.plan import EXIT_USAGE, LoadError, LoadPlan
 from services.contracts.events import Event, EventLog
 from services.contracts.shards import HostPort, ShardEndpoints
 
-POLL_S: Final = 0.010
-"""Half the resolution that recovery times promise."""
+POLL_S: Final = 0.020
+"""As fine as recovery times are resolved; finer would cost the machine that is measured more than it tells."""
 ANSWER_S: Final = 0.5
 """A probe's own deadline: a member that does not answer by then loses its connection."""
 REDIAL_S: Final = 0.020
@@ -40,8 +40,9 @@ APPLICATION: Final = "breakwater-probe"
 
 STREAMING_SQL: Final = (
     "select application_name, pg_wal_lsn_diff(pg_current_wal_lsn(), flush_lsn)::bigint"
-    " from pg_stat_replication where state = 'streaming'"
+    " from pg_stat_replication where state = 'streaming' and flush_lsn is not null"
 )
+"""A member streams once it said how far it is: for a moment after its connection the server knows no position of it."""
 
 
 class Probe:

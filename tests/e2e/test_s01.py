@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.e2e.conftest import ENVIRONMENT, Platform
+from tests.e2e.conftest import COMMAND_S, ENVIRONMENT, Platform
 
 pytestmark = pytest.mark.e2e
 
@@ -25,12 +25,23 @@ FILES = {
 }
 
 
+NO_PROOF = 2
+SEEDS = (7, 8, 9)
+"""A disk that stands still for a second before the fault, say, keeps a run from proving anything: then the question is
+asked again. Only then: a broken promise is never asked twice."""
+
+
+@pytest.mark.timeout(len(SEEDS) * COMMAND_S)
 @pytest.mark.parametrize("variant", ["server-killed", "member-killed"])
 def test_s01_keeps_its_promises(trained: Platform, variant: str) -> None:
     out = trained.runs / "s01"
-    done = trained.run(
-        "verify", ENVIRONMENT, "--scenario", "S-01", "--variant", variant, "--seed", "7", "--out", str(out)
-    )
+    for seed in SEEDS:
+        arguments = ("--scenario", "S-01", "--variant", variant, "--seed", str(seed), "--out", str(out))
+        done = trained.run("verify", ENVIRONMENT, *arguments, code=None)
+        if done.returncode != NO_PROOF:
+            break
+        print(done.stdout)  # noqa: T201 - pytest shows it when the last seed proves nothing either
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
     run = out / "latest"
     assert {path.name for path in run.iterdir()} >= FILES, done.stdout

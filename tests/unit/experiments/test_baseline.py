@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments.evidence import EVENTS_FILE
-from experiments.faults.shard import FLUSHED_S, baseline
+from experiments.faults.shard import CALM_S, FLUSHED_S, baseline
 from services.contracts.events import read_events
 from tests.unit.experiments.synthetic_run import KILL, S, Synthetic
 
@@ -45,4 +45,4 @@ def test_the_baseline_is_the_first_steady_stretch(
     assert marks["undisturbed"] == begun_ns
     assert said["settled_s"] == pytest.approx(settled_s, abs=1)
     assert marks["baseline"] == begun_ns + int(said["settled_s"] * S)
-    assert clock[0] - marks["baseline"] == (SECONDS + FLUSHED_S) * S
+    assert clock[0] - marks["baseline"] == (SECONDS + FLUSHED_S + CALM_S) * S
