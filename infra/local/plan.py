@@ -36,8 +36,8 @@ PORTS_PER_H2O_NODE: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class MemberPlan:
-    """One member. `aux_port` is etcd's peer port, Patroni's REST port, the port of an H2O node's agent, of an API replica's
-    watchdog, or none.
+    """One member. `aux_port` is etcd's peer port, Patroni's REST port, the port of an H2O node's agent or of an API
+    replica's watchdog; others have none.
     """
 
     name: str

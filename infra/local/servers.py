@@ -100,8 +100,8 @@ def _etcd(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Accoun
 def _postgres(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Account) -> list[Program]:
     topology = plan.topology.postgres
     shard = member.shard
-    if shard is None or member.aux_port is None:
-        raise AssertionError(f"{member.name} is planned without shard or REST port")
+    if shard is None:
+        raise AssertionError(f"{member.name} is planned without a shard")
     account.directory(member.directory / "run")
     settings = patroni.PatroniMember(
         scope=f"shard-{shard}",
@@ -109,7 +109,7 @@ def _postgres(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Ac
         namespace=plan.patroni_namespace,
         host=LOOPBACK,
         port=member.port,
-        rest_port=member.aux_port,
+        rest_port=_aux_port(member),
         etcd=tuple(f"{LOOPBACK}:{peer.port}" for peer in plan.of("etcd")),
         directory=member.directory,
         bin_dir=POSTGRES_BIN,
@@ -167,15 +167,13 @@ def _redis(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Accou
 
 
 def _h2o(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Account) -> list[Program]:
-    if member.aux_port is None:
-        raise AssertionError(f"{member.name} is planned without a port for its agent")
     limits = plan.topology.h2o
     config = NodeConfig(
         environment=plan.environment,
         name=member.name,
         nodes=tuple(Peer(name=node.name, host=LOOPBACK, port=node.port) for node in plan.of("h2o")),
         etcd=plan.etcd_urls,
-        status_port=member.aux_port,
+        status_port=_aux_port(member),
         memory_mb=limits.memory_mb,
         heap_mb=limits.heap_mb,
         directory=member.directory,
@@ -208,7 +206,7 @@ def _api(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Account
         "replica": member.name,
         "host": LOOPBACK,
         "port": member.port,
-        "agent_port": member.aux_port,
+        "agent_port": _aux_port(member),
         "token_file": str(plan.token_file),
         "admin_token_file": str(plan.admin_token_file),
         "redis": {
@@ -248,12 +246,18 @@ def edge_config(plan: LocalPlan, member: MemberPlan) -> str:
             certificate=f"{plan.tls_dir}/edge.pem",
             servers=[
                 f"server {replica.name} {LOOPBACK}:{replica.port} {haproxy.CHECK} "
-                f"{haproxy.agent_check(LOOPBACK, replica.aux_port)}"
+                f"{haproxy.agent_check(LOOPBACK, _aux_port(replica))}"
                 for replica in plan.of("api")
             ],
             global_lines=[f"stats socket {member.directory}/admin.sock mode 600 level admin"],
         )
     )
+
+
+def _aux_port(member: MemberPlan) -> int:
+    if member.aux_port is None:
+        raise AssertionError(f"{member.name} is planned without its second port")
+    return member.aux_port
 
 
 _RENDERERS: Final = {

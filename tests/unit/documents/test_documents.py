@@ -10,8 +10,8 @@ import pytest
 from breakwater.cli import cli
 from experiments.controls.catalogue import CONTROLS
 from experiments.scenario import Scenario
+from infra.haproxy import EDGE_PROBLEMS
 from infra.local.plan import LocalPlan
-from infra.local.servers import EDGE_PROBLEMS
 from infra.topology import load
 from services.api.problems import CODES
 
