@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -54,13 +57,26 @@ def reference(secret: str) -> str:
 def record(plan: KubernetesPlan, *, preview: bool = False) -> list[Registered]:
     """Everything that the program registers for this plan, secrets as references."""
     recorder = Recorder(unknown=preview)
-    pulumi.runtime.set_mocks(recorder, project=PROJECT, stack=plan.environment, preview=preview)
-    keys = {f"{NAMESPACE}:{name}": reference(name) for name in STACK_SECRETS}
-    set_all_config(keys, secret_keys=list(keys))
 
     @pulumi.runtime.test  # type: ignore[untyped-decorator]
     def program() -> None:
         export(plan, deploy(plan))
 
-    program()
+    with event_loop():
+        pulumi.runtime.set_mocks(recorder, project=PROJECT, stack=plan.environment, preview=preview)
+        keys = {f"{NAMESPACE}:{name}": reference(name) for name in STACK_SECRETS}
+        set_all_config(keys, secret_keys=list(keys))
+        program()
     return recorder.registered
+
+
+@contextlib.contextmanager
+def event_loop() -> Iterator[None]:
+    """A current event loop, which the SDK expects and a process that ran another one to its end has no longer."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        yield
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()

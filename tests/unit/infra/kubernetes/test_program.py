@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pulumi
@@ -12,10 +13,16 @@ from pulumi.runtime.config import set_all_config
 
 from infra.kubernetes.names import NAMESPACE, STACK_SECRETS
 from infra.kubernetes.program import deploy
-from infra.kubernetes.record import Recorder, record
+from infra.kubernetes.record import Recorder, event_loop, record
 from infra.kubernetes.wire import plain
 from infra.topology import TopologyError
 from tests.unit.infra.kubernetes.conftest import ROOT, shipped
+
+
+@pytest.fixture(autouse=True)
+def own_event_loop() -> Iterator[None]:
+    with event_loop():
+        yield
 
 
 def configured(**secrets: str) -> None:

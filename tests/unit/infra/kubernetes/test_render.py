@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -16,9 +17,9 @@ from click.testing import CliRunner
 from breakwater.cli import cli
 from infra.environment import EnvironmentFault
 from infra.kubernetes.names import STACK_SECRETS
-from infra.kubernetes.render import files, write
+from infra.kubernetes.render import files, manifests, write
 from infra.topology import TopologyError
-from tests.unit.infra.kubernetes.conftest import ROOT
+from tests.unit.infra.kubernetes.conftest import ROOT, shipped
 
 Rendered = Callable[[str], list[dict[str, Any]]]
 
@@ -34,6 +35,12 @@ def test_two_renderings_are_equal_in_any_process(tmp_path: Path, rendered: Rende
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     subprocess.run([sys.executable, "-c", again, str(out)], check=True, env=environment, cwd=ROOT, capture_output=True)
     assert {path.name: path.read_text() for path in out.glob("*.yaml")} == here
+
+
+def test_it_renders_after_another_event_loop_has_ended(rendered: Rendered) -> None:
+    before = rendered("staging")
+    asyncio.run(asyncio.sleep(0))
+    assert manifests(shipped("staging")) == before
 
 
 def test_one_object_to_a_file_in_the_order_of_application(rendered: Rendered) -> None:
