@@ -101,9 +101,9 @@ def render(edge: EdgeFiles) -> str:
     return "\n".join(lines) + "\n"
 
 
-def agent_check(address: str, port: int | str) -> str:
-    """Words after `CHECK` for a replica whose watchdog answers there."""
-    return f"agent-check agent-addr {address} agent-port {port} agent-inter {CHECK_INTERVAL_MS}ms"
+def agent_check(port: int | str) -> str:
+    """Words after `CHECK` for a replica whose watchdog answers on this port of the replica's own address."""
+    return f"agent-check agent-port {port} agent-inter {CHECK_INTERVAL_MS}ms"
 
 
 def _problem(status: int, code: str) -> str:

@@ -10,3 +10,5 @@ MAGE_DATABASE: Final = "mage"
 MAGE_ROLE: Final = "breakwater_mage"
 MAGE_SHARD: Final = 0
 """Mage keeps its own records in a database of their own, on the first shard's servers."""
+REGISTRY_SHARD: Final = 0
+"""Whose servers have the model registry's database."""

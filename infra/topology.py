@@ -261,6 +261,7 @@ class Sizes(Model):
     api: Resources = Resources(cpu_m=500, cpu_limit_m=2000, memory_mb=768)
     edge: Resources = Resources(cpu_m=100, cpu_limit_m=1000, memory_mb=256)
     h2o_cpu_m: Annotated[int, Field(ge=100)] = 1000
+    registry: Resources = Resources(cpu_m=50, cpu_limit_m=500, memory_mb=192)
     mage: Resources = Resources(cpu_m=250, cpu_limit_m=2000, memory_mb=2048)
     job: Resources = Resources(cpu_m=250, cpu_limit_m=2000, memory_mb=2048)
 

@@ -15,7 +15,10 @@ from infra.kubernetes.component import Component
 from infra.kubernetes.credentials import StackSecrets, secret_object
 from infra.kubernetes.plan import (
     API,
+    API_AGENT,
     CONFIG_DIR,
+    MEMBER_DIR,
+    MODELS_DIR,
     PYTHON,
     REDIS,
     SECRETS_DIR,
@@ -26,7 +29,6 @@ from infra.names import APP_ROLE
 from infra.topology import Api as ApiTopology
 from infra.topology import Resources, Volume
 
-MODELS_DIR: Final = Path("/var/lib/breakwater-models")
 MODELS_CLAIM: Final = "models"
 GENMODEL_JAR: Final = Path("/opt/breakwater/h2o-genmodel.jar")
 LEAVE_S: Final = 5
@@ -36,6 +38,8 @@ GRACE_S: Final = 30
 CALM_S: Final = 300
 """No scaling down for so long after a peak: a replica that comes back must warm its model and fill its pools."""
 QUEUE_METRIC: Final = "breakwater_api_in_flight"
+MEMORY_MB: Final = 256
+"""The last pointer, and copies of artifacts where the store is remote; it ends with the pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,9 @@ class ApiConfig:
             "replica": "api",
             "host": "0.0.0.0",  # noqa: S104 - a pod's; its NetworkPolicy lets the edge in and nobody else
             "port": API,
+            "agent_port": API_AGENT,
             "token_file": str(SECRETS_DIR / "api_token"),
+            "admin_token_file": str(SECRETS_DIR / "admin_token"),
             "redis": {
                 "host": plan.service_host("redis"),
                 "port": REDIS,
@@ -79,9 +85,12 @@ class ApiConfig:
             "etcd": list(plan.etcd_urls),
             "shards": [endpoints.model_dump(mode="json") for endpoints in plan.all_shards()],
             "pool": self.api.pool.model_dump(mode="json"),
-            "models_dir": str(MODELS_DIR),
+            "artifacts": plan.artifacts,
+            "models_dir": str(MEMBER_DIR),
             "genmodel_jar": str(GENMODEL_JAR),
             "jvm_heap_mb": self.api.jvm_heap_mb,
+            "watchdog_ms": self.api.watchdog_ms,
+            "chaos": plan.topology.chaos.allows("api"),
         }
         return json.dumps(settings, indent=2) + "\n"
 
@@ -98,6 +107,7 @@ class Api(Component):
         tls = secret_object(plan, f"{name}-tls", "api", self.child(), text=secrets.client_tls())
         text = {
             "api_token": secrets["api_token"],
+            "admin_token": secrets["admin_token"],
             "redis": secrets["redis"],
             "pgpass": secrets.passfile(APP_ROLE, "postgres_app"),
         }
@@ -219,6 +229,7 @@ def _pod(config: ApiConfig) -> core.v1.PodSpecArgs:
                     pods.TLS_MOUNT,
                     pods.PRIVATE_MOUNT,
                     pods.TMP_MOUNT,
+                    pods.mount("memory", MEMBER_DIR, writable=True),
                     pods.mount("models", MODELS_DIR),
                 ],
                 env={
@@ -226,7 +237,7 @@ def _pod(config: ApiConfig) -> core.v1.PodSpecArgs:
                     "BREAKWATER_REPLICA": "$(POD_NAME)",
                     **plan.etcd_client_variables,
                 },
-                ports={"http": API},
+                ports={"http": API, "agent": API_AGENT},
                 startup_probe=pods.http_probe("/healthz", API, pods.Timing(1, 2, 60)),
                 readiness_probe=pods.http_probe("/readyz", API, pods.Timing(2, 2, 2)),
                 # a connection, not a request: killing replicas for being busy makes the others busier
@@ -240,6 +251,7 @@ def _pod(config: ApiConfig) -> core.v1.PodSpecArgs:
             pods.secret_volume("secrets", "api-secrets"),
             pods.scratch_volume("private", memory=True, limit_mb=1),
             pods.scratch_volume(),
+            pods.scratch_volume("memory", limit_mb=MEMORY_MB),
             models_volume(),
         ],
         grace_s=GRACE_S,

@@ -13,7 +13,7 @@ from infra.kubernetes import pods
 from infra.kubernetes.component import Component
 from infra.kubernetes.credentials import StackSecrets, secret_object
 from infra.kubernetes.names import certificate, key
-from infra.kubernetes.plan import API, CONFIG_DIR, EDGE, EDGE_HEALTH, TLS_DIR, KubernetesPlan
+from infra.kubernetes.plan import API, API_AGENT, CONFIG_DIR, EDGE, EDGE_HEALTH, TLS_DIR, KubernetesPlan
 from infra.topology import Edge as EdgeTopology
 from infra.topology import Resources
 
@@ -52,7 +52,7 @@ class EdgeConfig:
                 certificate=f"{TLS_DIR}/edge.pem",
                 servers=[
                     f"server-template api- {self.backends} {api} resolvers cluster resolve-prefer ipv4 init-addr none "
-                    f"{haproxy.CHECK}"
+                    f"{haproxy.CHECK} {haproxy.agent_check(API_AGENT)}"
                 ],
                 global_lines=[f"hard-stop-after {HARD_STOP_S}s"],
                 sections=[

@@ -14,9 +14,10 @@ from infra.kubernetes import pods
 from infra.kubernetes.component import Component
 from infra.kubernetes.credentials import StackSecrets, secret_object
 from infra.kubernetes.plan import CONFIG_DIR, PRIVATE_DIR, PYTHON, SECRETS_DIR, KubernetesPlan
-from infra.names import APP_ROLE, FEATURES_DATABASE, MAGE_DATABASE, MAGE_ROLE, MAGE_SHARD
+from infra.names import APP_ROLE, FEATURES_DATABASE, MAGE_DATABASE, MAGE_ROLE, MAGE_SHARD, REGISTRY_SHARD
 from infra.topology import Resources
 from services.postgres.patroni import SUPERUSER
+from services.registry import registry
 
 TRIES: Final = 10
 """With Kubernetes' growing pauses (10 s, 20 s, ...) more than half an hour: a shard may still be cloning."""
@@ -46,6 +47,7 @@ class JobConfig:
             "shards": list(plan.shards),
             "observes": True,
         }
+        models = {**features, "database": registry.DATABASE, "shards": [REGISTRY_SHARD]}
         mage = {
             "role": MAGE_ROLE,
             "database": MAGE_DATABASE,
@@ -58,7 +60,8 @@ class JobConfig:
             "etcd": list(plan.etcd_urls),
             "admin": [shard.model_dump(mode="json") for shard in admin],
             "shards": [shard.model_dump(mode="json") for shard in plan.all_shards()],
-            "owners": [features, mage],
+            "registry": plan.registry_endpoints().model_dump(mode="json"),
+            "owners": [features, models, mage],
         }
         return cls(
             plan=plan,

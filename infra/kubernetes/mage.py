@@ -10,10 +10,10 @@ import pulumi
 from pulumi_kubernetes import apps, core, meta
 
 from infra.kubernetes import pods
-from infra.kubernetes.api import MODELS_DIR, models_volume
+from infra.kubernetes.api import models_volume
 from infra.kubernetes.component import Component
 from infra.kubernetes.credentials import StackSecrets, secret_object
-from infra.kubernetes.plan import MAGE, POSTGRES, SECRETS_DIR, TLS_DIR, KubernetesPlan
+from infra.kubernetes.plan import MAGE, MODELS_DIR, POSTGRES, SECRETS_DIR, TLS_DIR, KubernetesPlan
 from infra.names import APP_ROLE, MAGE_DATABASE, MAGE_ROLE, MAGE_SHARD
 from infra.topology import Resources, Volume
 

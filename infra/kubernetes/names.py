@@ -16,6 +16,7 @@ PASSWORDS: Final = (
     "mage_database",
     "redis",
     "api_token",
+    "admin_token",
 )
 CERTIFIED: Final = ("etcd", "postgres", "redis", "edge", "client")
 """Who has a certificate of the environment's CA; `client` is what clients of etcd show."""

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from infra.names import APP_ROLE, FEATURES_DATABASE
+from infra.names import APP_ROLE, FEATURES_DATABASE, REGISTRY_SHARD
 from infra.topology import Kubernetes, Topology, TopologyError
 from services.contracts.shards import HostPort, ShardEndpoints, patroni_namespace
 from services.coordination import tls
+from services.registry import registry
 
 LABEL_DOMAIN: Final = "breakwater.dev"
 PYTHON: Final = "/opt/breakwater/bin/python"
@@ -19,6 +20,8 @@ POSTGRES_BIN: Final = Path("/usr/lib/postgresql/15/bin")
 
 MEMBER_DIR: Final = Path("/var/lib/breakwater")
 """A member's volume; short, because Postgres' socket below it may have 107 bytes."""
+MODELS_DIR: Final = Path("/var/lib/breakwater-models")
+"""Where the shared volume of models is mounted."""
 CONFIG_DIR: Final = Path("/etc/breakwater")
 SECRETS_DIR: Final = Path("/run/secrets/breakwater")
 TLS_DIR: Final = Path("/run/tls")
@@ -35,12 +38,14 @@ H2O: Final = 54321
 H2O_INTERNAL: Final = 54322
 H2O_STATUS: Final = 8082
 API: Final = 8080
+API_AGENT: Final = 8081
 EDGE: Final = 8443
 EDGE_HEALTH: Final = 8404
 MAGE: Final = 6789
+REGISTRY_STATUS: Final = 8083
 DNS: Final = 53
 
-Workload = Literal["etcd", "postgres", "redis", "h2o", "api", "edge", "mage", "migrate", "load"]
+Workload = Literal["etcd", "postgres", "redis", "h2o", "registry", "api", "edge", "mage", "migrate", "load"]
 """What has pods; `migrate` and `load` are Jobs."""
 CLIENTS: Final = "clients"
 """The networks of `kubernetes.edge.clients`, outside the cluster."""
@@ -57,7 +62,7 @@ class Flow:
 
 FLOWS: Final = (
     Flow(CLIENTS, "edge", (EDGE,)),
-    Flow("edge", "api", (API,)),
+    Flow("edge", "api", (API, API_AGENT)),
     Flow("api", "postgres", (POSTGRES,)),
     Flow("api", "redis", (REDIS,)),
     Flow("api", "etcd", (ETCD_CLIENT,)),
@@ -66,6 +71,8 @@ FLOWS: Final = (
     Flow("etcd", "etcd", (ETCD_PEER,)),
     Flow("h2o", "h2o", (H2O, H2O_INTERNAL)),
     Flow("h2o", "etcd", (ETCD_CLIENT,)),
+    Flow("registry", "postgres", (POSTGRES,)),
+    Flow("registry", "etcd", (ETCD_CLIENT,)),
     Flow("mage", "postgres", (POSTGRES,)),
     Flow("mage", "etcd", (ETCD_CLIENT,)),
     Flow("mage", "h2o", (H2O,)),
@@ -165,6 +172,17 @@ class KubernetesPlan:
 
     def all_shards(self, **options: str) -> tuple[ShardEndpoints, ...]:
         return tuple(self.shard_endpoints(shard, **options) for shard in self.shards)
+
+    # Models
+
+    def registry_endpoints(self) -> ShardEndpoints:
+        """The model registry's database, as the application's role."""
+        return self.shard_endpoints(REGISTRY_SHARD, dbname=registry.DATABASE)
+
+    @property
+    def artifacts(self) -> str:
+        """URL of the model registry's artifact store."""
+        return self.topology.registry.artifacts or f"file://{MODELS_DIR}/artifacts"
 
     # H2O
 

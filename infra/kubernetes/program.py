@@ -18,6 +18,7 @@ from infra.kubernetes.mage import Mage, MageConfig
 from infra.kubernetes.plan import KubernetesPlan
 from infra.kubernetes.postgres import PostgresBase, PostgresShard, ShardConfig
 from infra.kubernetes.redis import Redis, RedisConfig
+from infra.kubernetes.registry import Registry, RegistryConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Platform:
     load: DataJob
     h2o: H2OCluster
     api: Api
+    registry: Registry
     edge: Edge
     mage: Mage
 
@@ -62,9 +64,10 @@ def deploy(plan: KubernetesPlan) -> Platform:
     load = DataJob("load", JobConfig.load(plan), secrets, options(migrate))
     h2o = H2OCluster("h2o", H2OConfig.of(plan), secrets, options(etcd))
     api = Api("api", ApiConfig.of(plan), secrets, options(migrate, redis))
+    registry = Registry("registry", RegistryConfig.of(plan), secrets, options(api))
     edge = Edge("edge", EdgeConfig.of(plan), secrets, options(api))
     mage = Mage("mage", MageConfig.of(plan), secrets, options(migrate, h2o, api))
-    return Platform(ground, etcd, redis, shards, migrate, load, h2o, api, edge, mage)
+    return Platform(ground, etcd, redis, shards, migrate, load, h2o, api, registry, edge, mage)
 
 
 def export(plan: KubernetesPlan, platform: Platform) -> None:

@@ -9,14 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from infra.names import APP_ROLE, FEATURES_DATABASE
+from infra.names import APP_ROLE, FEATURES_DATABASE, REGISTRY_SHARD
 from infra.topology import Topology
 from services.contracts.shards import HostPort, ShardEndpoints, patroni_namespace
 from services.registry import registry
 
 LOOPBACK: Final = "127.0.0.1"
-REGISTRY_SHARD: Final = 0
-"""Whose cluster has the model registry's database."""
 
 # Offsets from `local.port_base`; each block has room for the topology's upper bounds.
 ETCD_CLIENT_OFFSET: Final = 0

@@ -22,12 +22,12 @@ from infra.local import probe, processes, secrets, servers, shard_config, tls
 from infra.local import supervisor as supervision
 from infra.local.account import Account
 from infra.local.environment import LocalEnvironment
-from infra.local.plan import LOOPBACK, REGISTRY_SHARD, LocalPlan, MemberPlan
+from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
 from infra.local.processes import Process
 from infra.local.secrets import Secrets
 from infra.local.servers import Program
 from infra.local.supervisor import Supervisor
-from infra.names import APP_ROLE, FEATURES_DATABASE
+from infra.names import APP_ROLE, FEATURES_DATABASE, REGISTRY_SHARD
 from infra.topology import Topology
 from services.featurestore import migrate, provision
 from services.h2o.genmodel import extract_genmodel

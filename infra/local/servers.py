@@ -246,7 +246,7 @@ def edge_config(plan: LocalPlan, member: MemberPlan) -> str:
             certificate=f"{plan.tls_dir}/edge.pem",
             servers=[
                 f"server {replica.name} {LOOPBACK}:{replica.port} {haproxy.CHECK} "
-                f"{haproxy.agent_check(LOOPBACK, _aux_port(replica))}"
+                f"{haproxy.agent_check(_aux_port(replica))}"
                 for replica in plan.of("api")
             ],
             global_lines=[f"stats socket {member.directory}/admin.sock mode 600 level admin"],

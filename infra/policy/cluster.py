@@ -35,6 +35,7 @@ TLS_DEMANDS: Final = {
     "api": (r'"root_certificate": "/', r'"https://etcd-'),
     "postgres": (r'"tls_dir": "/',),
     "h2o": (r'"https://etcd-',),
+    "registry": (r'"root_certificate": "/', r'"https://etcd-'),
 }
 """By component: what its container's environment or configuration must say."""
 PLAIN: Final = re.compile(r"http://(?!0\.0\.0\.0:2381)[^\s\",]+|redis://|sslmode=(disable|allow|prefer|require)\b")

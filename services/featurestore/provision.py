@@ -26,6 +26,7 @@ from services.featurestore import migrate
 from services.featurestore.errors import FeatureStoreError, NotProvisioned
 from services.featurestore.partitions import ensure_partitions, standing_months
 from services.featurestore.slots import publish_slot_map
+from services.registry import registry
 
 APPLICATION: Final = "breakwater-provision"
 SCRAM_ROUNDS: Final = 1
@@ -50,7 +51,10 @@ class Owner(BaseModel):
 
 
 class ProvisionConfig(BaseModel):
-    """`admin` are the shards as superuser, `shards` as the application, with the same numbers."""
+    """`admin` are the shards as superuser, `shards` as the application, with the same numbers.
+
+    `registry` is the model registry's database, which one of `owners` makes.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,6 +62,7 @@ class ProvisionConfig(BaseModel):
     etcd: tuple[str, ...] = Field(min_length=1)
     admin: tuple[ShardEndpoints, ...] = Field(min_length=1)
     shards: tuple[ShardEndpoints, ...] = Field(min_length=1)
+    registry: ShardEndpoints
     owners: tuple[Owner, ...]
 
 
@@ -119,6 +124,8 @@ def provision(config: ProvisionConfig) -> str:
         for admin in config.admin:
             if admin.shard in owner.shards:
                 ensure_database(admin, owner.role, owner.database, password, observes=owner.observes)
+    with _refusals("preparing the model registry"):
+        migrate.apply([config.registry], migrations=registry.MIGRATIONS)
     return prepare_shards(config.etcd, config.environment, config.shards)
 
 

@@ -33,7 +33,7 @@ EVENTS: Final = "registry-events.jsonl"
 
 
 class ReconcilerConfig(BaseModel):
-    """reconciler.json. `status_port`: /ready and /status on loopback."""
+    """reconciler.json. `host` and `status_port`: where /ready and /status answer."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -141,8 +141,10 @@ def test_provisioning_twice_changes_nothing(
             "etcd": [etcd["url"]],
             "admin": [endpoints("postgres", "postgres")],
             "shards": [endpoints("breakwater_app", "features")],
+            "registry": endpoints("breakwater_app", "model_registry"),
             "owners": [
                 {**owner("breakwater_app", "features", "postgres_app"), "observes": True},
+                owner("breakwater_app", "model_registry", "postgres_app"),
                 owner("breakwater_mage", "mage", "mage_database"),
             ],
         }

@@ -85,7 +85,7 @@ def test_the_edge_speaks_tls_13_only_and_repeats_predictions_only(plan: LocalPla
         assert f"server {replica.name} 127.0.0.1:{replica.port} check" in backend_predict
         assert f"server {replica.name} 127.0.0.1:{replica.port} check" in backend_api
         for backend in (backend_predict, backend_api):
-            assert f"agent-check agent-addr 127.0.0.1 agent-port {replica.aux_port} agent-inter 200ms" in backend
+            assert f"agent-check agent-port {replica.aux_port} agent-inter 200ms" in backend
 
 
 def test_etcd_listens_on_loopback_and_knows_all_its_peers(plan: LocalPlan, programs: tuple[Program, ...]) -> None:

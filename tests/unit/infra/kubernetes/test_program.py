@@ -67,6 +67,7 @@ def test_every_object_belongs_to_a_component_and_is_named_as_in_the_cluster() ->
             "DataJob",
             "H2OCluster",
             "Api",
+            "Registry",
             "Edge",
             "Mage",
         )

@@ -19,6 +19,7 @@ from services.etl.__main__ import LoadConfig
 from services.featurestore.provision import ProvisionConfig
 from services.postgres import warden
 from services.postgres.configure import MemberSettings, configure
+from services.registry.reconciler import ReconcilerConfig
 from tests.unit.infra.kubernetes.conftest import configuration, one, pod, shipped
 
 Rendered = Callable[[str], list[dict[str, Any]]]
@@ -35,7 +36,17 @@ def test_services_read_what_is_rendered_for_them(tmp_path: Path, rendered: Rende
     assert len(LoadConfig.model_validate(configuration(made, "load", "job.json")).shards) == 2
     migrate = ProvisionConfig.model_validate(configuration(made, "migrate", "job.json"))
     assert {admin.user for admin in migrate.admin} == {"postgres"}
-    assert {owner.database: owner.shards for owner in migrate.owners} == {"features": (0, 1), "mage": (0,)}
+    assert {owner.database: owner.shards for owner in migrate.owners} == {
+        "features": (0, 1),
+        "model_registry": (0,),
+        "mage": (0,),
+    }
+    assert migrate.registry.dbname == "model_registry"
+    reconciler = ReconcilerConfig.model_validate(configuration(made, "registry", "reconciler.json"))
+    assert reconciler.database == migrate.registry
+    assert reconciler.artifacts == settings.artifacts
+    assert settings.chaos
+    assert not configuration(rendered("production"), "api", "api.json")["chaos"]
 
 
 def test_a_pod_makes_its_own_patroni_and_warden_configuration(tmp_path: Path, rendered: Rendered) -> None:
@@ -70,6 +81,7 @@ def test_haproxy_takes_the_edges_configuration(tmp_path: Path, rendered: Rendere
     )
     assert done.returncode == 0, done.stderr
     assert "server-template api- 23 " in text
+    assert " agent-check agent-port 8081 " in text
 
 
 def test_the_warden_outlives_the_server_and_sees_its_processes(rendered: Rendered) -> None:
