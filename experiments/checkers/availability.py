@@ -11,7 +11,8 @@ from typing import Final
 import numpy as np
 
 from experiments.checkers.fault import NS_PER_MS, NS_PER_S, attempted_on_time, client_ran, doubt_fault
-from experiments.checkers.finding import EXHIBIT_ROWS, Exhibit, Finding, count, measured, unknown
+from experiments.checkers.finding import EXHIBIT_ROWS, Exhibit, Finding, Verdict, count, measured, unknown
+from experiments.checkers.machine import machine_ran
 from experiments.evidence import Evidence
 from experiments.history import History, Mask
 from experiments.record import RunRecord
@@ -75,6 +76,10 @@ def _bad(history: History, chosen: Mask, evidence: Evidence, promise: Promise, r
             promise, f"{reason}, but {doubt}", value=len(bad) if len(rows) else None, n=len(rows), out_of=out_of
         )
     evidence_of_bad = _exhibits(bad, run, noun) if len(bad) else ()
+    proven = int(machine_ran(bad, evidence).sum())
+    if not promise.kept(len(bad)) and promise.kept(proven):
+        reason += f"; the machine itself stood still at {len(bad) - proven:,} of them"
+        return Finding(len(bad), promise.target, Verdict.UNKNOWN, len(rows), out_of, reason, evidence_of_bad)
     return measured(promise, len(bad), n=len(rows), out_of=out_of, reason=reason, evidence=evidence_of_bad)
 
 

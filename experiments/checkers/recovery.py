@@ -20,6 +20,7 @@ from experiments.checkers.fault import (
     doubt_fault,
 )
 from experiments.checkers.finding import Exhibit, Finding, Verdict, count, measured, unknown
+from experiments.checkers.machine import stood_still_s
 from experiments.evidence import Evidence
 from experiments.history import History, Mask
 from experiments.record import FaultRecord, RunRecord
@@ -109,7 +110,8 @@ def next_ack(history: History, evidence: Evidence, promise: Promise, run: RunRec
             promise, f"writes around the recovery were too sparse ({seen}; needed: one in 20 ms)", n=len(since)
         )
     parts = [_one_kind(rows.where(rows.of(kind)), kind, run.fault.t_ns) for kind in (Kind.WRITE, Kind.WRITE_API)]
-    return _resumed(promise, Attempts(rows, acknowledged(rows), run.fault, "acknowledged write"), "; ".join(parts))
+    attempts = Attempts(rows, acknowledged(rows), run.fault, "acknowledged write")
+    return _resumed(promise, attempts, evidence, "; ".join(parts))
 
 
 def reads_resume(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
@@ -120,7 +122,7 @@ def reads_resume(history: History, evidence: Evidence, promise: Promise, run: Ru
     of_shard = history.of(Kind.READ, Kind.PREDICT) & (history.shard == run.fault.shard)
     rows = history.where(of_shard & attempted_on_time(history)).by_start()
     attempts = Attempts(rows, rows.available, run.fault, "good read")
-    return _resumed(promise, attempts, f"{count(len(attempts.failed), 'bad read')} after the kill")
+    return _resumed(promise, attempts, evidence, f"{count(len(attempts.failed), 'bad read')} after the kill")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ class Attempts:
         return self.rows.where((self.rows.start_ns >= self.fault.t_ns) & ~self.good)
 
 
-def _resumed(promise: Promise, attempts: Attempts, parts: str) -> Finding:
+def _resumed(promise: Promise, attempts: Attempts, evidence: Evidence, parts: str) -> Finding:
     """Judge the time from the fault to the streak, with the gap before it as the measure's resolution."""
     fault, what = attempts.fault, attempts.what
     since = int((attempts.rows.start_ns >= fault.t_ns).sum())
@@ -158,8 +160,12 @@ def _resumed(promise: Promise, attempts: Attempts, parts: str) -> Finding:
     if not promise.kept(value) and promise.kept(earliest) and streak.gap_ns > RESOLUTION_NS:
         reason += f"; nothing was attempted in the {streak.gap_ns / NS_PER_S:.3f} s before, in which the target lies"
         return Finding(value, promise.target, Verdict.UNKNOWN, 1, "1 of 1", reason, _gap(attempts))
-    evidence = () if promise.kept(value) else _gap(attempts)
-    return measured(promise, value, n=1, out_of="1 of 1", reason=reason, evidence=evidence)
+    stood_still = stood_still_s(evidence, (fault.t_ns, streak.end_ns))
+    if not promise.kept(value) and promise.kept(value - stood_still):
+        reason += f"; the machine itself stood still for {stood_still:.3f} s of it"
+        return Finding(value, promise.target, Verdict.UNKNOWN, 1, "1 of 1", reason, _gap(attempts))
+    gap = () if promise.kept(value) else _gap(attempts)
+    return measured(promise, value, n=1, out_of="1 of 1", reason=reason, evidence=gap)
 
 
 def _never(promise: Promise, attempts: Attempts) -> Finding:

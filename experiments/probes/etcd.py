@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
-import time
-from pathlib import Path
+from functools import partial
 from typing import Final
 
-from loadtests.plan import EXIT_USAGE, LoadError, LoadPlan
+from experiments.probes.watchers import Watcher, watch
+from loadtests.plan import LoadPlan
 from services.contracts.events import Event, EventLog
 from services.contracts.shards import leader_key
 from services.coordination.etcd import EtcdClient, EtcdError
 
 SOURCE: Final = "etcd"
-STOP_POLL_S: Final = 0.1
 RETRY_S: Final = 0.2
 """Pause after etcd did not answer; the watch itself resumes where it was, so nothing is missed."""
-ENDING_S: Final = 5.0
 
 
 def watch_leader(plan: LoadPlan, shard: int, log: EventLog, stop: threading.Event) -> None:
@@ -46,30 +43,9 @@ def watch_leader(plan: LoadPlan, shard: int, log: EventLog, stop: threading.Even
     client.close()
 
 
-def main(arguments: list[str]) -> int:
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        (path,) = arguments
-        plan = LoadPlan.load(Path(path))
-    except (ValueError, LoadError) as error:
-        sys.stderr.write(f"usage: python -m experiments.probes.etcd PLAN ({error})\n")
-        return EXIT_USAGE
-    log = EventLog(plan.event_log)
-    watchers = [
-        threading.Thread(target=watch_leader, args=(plan, shard.shard, log, stop), daemon=True) for shard in plan.shards
-    ]
-    for watcher in watchers:
-        watcher.start()
-    while not stop.wait(STOP_POLL_S):
-        if plan.over():
-            stop.set()
-    give_up = time.monotonic() + ENDING_S
-    for watcher in watchers:
-        watcher.join(max(0.0, give_up - time.monotonic()))
-    return 0
+def watchers(plan: LoadPlan, log: EventLog, stop: threading.Event) -> list[Watcher]:
+    return [partial(watch_leader, plan, shard.shard, log, stop) for shard in plan.shards]
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(watch(sys.argv[1:], "experiments.probes.etcd", watchers))

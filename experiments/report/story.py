@@ -88,6 +88,8 @@ def _words(event: Event) -> str | None:  # noqa: PLR0911 - one phrase for each k
             return f"{member} streaming as replica, {_lag(data.get('lag_bytes'))}"
         case "router", "routed":
             return f"a fresh connection reached {member} on timeline {data.get('timeline')}"
+        case "machine", "stalled":
+            return f"the machine itself stood still for {data.get('ns', 0) / 1e9:.1f} s ({data.get('what')})"
         case "run", "final_reads":
             return "load ended, final reads from the primaries"
         case "warden", kind if kind in WARDEN:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -117,13 +118,37 @@ def test_a_leader_key_is_seen_when_it_goes_and_comes(tmp_path: Path) -> None:
         assert [event.member for event in sets] == ["shard-0-0", "shard-0-1"]
 
 
+def test_a_machine_that_stands_still_is_seen(tmp_path: Path) -> None:
+    server = PostgresServer(tmp_path, "shard-0-0", "never started")
+    path, plan = write_plan(tmp_path, [server.endpoints(0)], rates=RATES, seconds=120)
+    probe = subprocess.Popen(commands(path)[2])
+    give_up = time.monotonic() + SEEN_WITHIN_S
+    try:
+        while not (seen := list(read_events(plan.event_log)) if plan.event_log.exists() else []):
+            assert time.monotonic() < give_up, "no stall was noted"
+            time.sleep(0.3)
+            began_ns = time.monotonic_ns()
+            probe.send_signal(signal.SIGSTOP)
+            time.sleep(0.5)
+            probe.send_signal(signal.SIGCONT)
+            time.sleep(0.3)
+    finally:
+        end(probe)
+    assert {(event.source, event.kind, event.member) for event in seen} == {("machine", "stalled", None)}
+    longest = max(seen, key=lambda event: int(event.data["ns"]))
+    assert longest.data["what"] in {"disk", "processor"}
+    assert longest.data["ns"] > 300_000_000
+    assert longest.t_ns + longest.data["ns"] > began_ns
+    assert not list(tmp_path.glob(".machine"))
+
+
 def test_probes_end_by_the_stop_file_and_name_a_plan_that_is_missing(tmp_path: Path) -> None:
     server = PostgresServer(tmp_path, "shard-0-0", "never started")
     path, plan = write_plan(tmp_path, [server.endpoints(0)], rates=RATES, seconds=120, etcd=["http://127.0.0.1:1"])
     probes = [subprocess.Popen(command) for command in commands(path)]
     time.sleep(2)
     plan.stop_file.touch()
-    assert [probe.wait(timeout=20) for probe in probes] == [0, 0]
+    assert [probe.wait(timeout=20) for probe in probes] == [0, 0, 0]
     for command in commands(tmp_path / "absent.json"):
         refused = subprocess.run(command, stderr=subprocess.PIPE, check=False, timeout=30)
         assert refused.returncode == 3

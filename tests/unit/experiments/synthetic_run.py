@@ -83,6 +83,8 @@ class Synthetic:
     """Latency of the baseline's second half over its first half."""
     held_up_s: tuple[float, float] | None = None
     """What is due between these two times is answered at their end, and still in good time."""
+    machine_stalled_s: tuple[float, float] | None = None
+    """The disk answers nobody between these two times."""
     foreign_clock: bool = False
     seed: int = 4711
     keys: dict[int, list[tuple[int, int]]] = field(default_factory=lambda: {0: [], 1: []})
@@ -233,6 +235,9 @@ class Synthetic:
             return Event(KILL + int(after_s * S), CLOCK, source, member, kind, data)
 
         events = [event(-self.baseline_s - 2, "run", "load_started"), event(-self.baseline_s, "run", "baseline")]
+        if self.machine_stalled_s:
+            begin, end = self.machine_stalled_s
+            events.append(event(begin, "machine", "stalled", what="disk", ns=int((end - begin) * S)))
         if not self.fault:
             return events
         events += [event(0, "run", "fault"), event(0.0, "fault", "killed", OLD, shard=1)]
