@@ -1,4 +1,7 @@
-"""The command line: each command reads its environment, calls what does the work, and maps the outcome to a code."""
+"""The command line: each command reads its environment, calls what does the work, and maps the outcome to a code.
+
+A command imports what does its work when it runs: all of that together takes two seconds, too long for `--help`.
+"""
 
 from __future__ import annotations
 
@@ -10,49 +13,24 @@ import time
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
-import psycopg
 from rich.markup import escape
 from rich.table import Table
 
-from breakwater import verification, workloads
 from breakwater.console import Steps, err
 from breakwater.console import out as console
 from breakwater.manifests import render, secrets
 from breakwater.models import models
 from breakwater.soak import soak
-from experiments import run as runs
-from experiments.errors import ExperimentError
-from experiments.report import terminal
-from infra.environment import EnvironmentFault
-from infra.local import runtime
-from infra.local.environment import LocalEnvironment
-from infra.stack import local_plan
-from infra.topology import TopologyError
-from loadtests.plan import LoadError
-from services.coordination.etcd import EtcdError
-from services.etl.errors import EtlError
-from services.featurestore.errors import FeatureStoreError
-from services.h2o.errors import H2OError
-from services.registry.errors import RegistryError
+
+if TYPE_CHECKING:
+    from breakwater.verification import ControlResult
 
 EXIT_USAGE: Final = 3
 """Preflight or usage (docs: 0 valid, 1 a promise was broken, 2 unknown, 3 preflight or usage)."""
 EXIT_INTERRUPTED: Final = 130
-
-KNOWN_FAILURES: Final[tuple[type[Exception], ...]] = (
-    EnvironmentFault,
-    TopologyError,
-    ExperimentError,
-    LoadError,
-    FeatureStoreError,
-    EtlError,
-    H2OError,
-    RegistryError,
-    EtcdError,
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -65,6 +43,9 @@ def cli() -> None:
 @click.argument("environment")
 def up(environment: str) -> None:
     """Bring the environment up and wait until every member is healthy."""
+    from infra.local import runtime
+    from infra.stack import local_plan
+
     plan = local_plan(environment)
     with runtime.locked(plan), Steps() as steps:
         runtime.up(plan, steps)
@@ -76,6 +57,9 @@ def up(environment: str) -> None:
 @click.option("--purge", is_flag=True, help="Also delete all of its data, secrets and models.")
 def down(environment: str, purge: bool) -> None:
     """Stop the environment; its data stays unless --purge says otherwise."""
+    from infra.local import runtime
+    from infra.stack import local_plan
+
     plan = local_plan(environment)
     with runtime.locked(plan):
         with Steps() as steps:
@@ -90,6 +74,9 @@ def down(environment: str, purge: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(environment: str, as_json: bool) -> None:
     """Show every member: role, timeline, lag, state. Exit code 0 when all are healthy, 1 otherwise."""
+    from infra.local import runtime
+    from infra.stack import local_plan
+
     plan = local_plan(environment)
     health = runtime.healthy(plan)
     if as_json:
@@ -121,6 +108,9 @@ def _fields(line: Any) -> dict[str, Any]:
 @click.option("--json", "as_json", is_flag=True, help="For anybody's own tools.")
 def endpoints(environment: str, as_json: bool) -> None:
     """Where everything answers."""
+    from infra.local.environment import LocalEnvironment
+    from infra.stack import local_plan
+
     found = LocalEnvironment(local_plan(environment)).endpoints()
     if as_json:
         click.echo(json.dumps(found.as_json(), indent=2))
@@ -140,6 +130,10 @@ def endpoints(environment: str, as_json: bool) -> None:
 @click.option("-n", "--lines", default=40, show_default=True, type=click.IntRange(1), help="Last lines of each log.")
 def logs(environment: str, member: str, lines: int) -> None:
     """Show the end of a member's logs."""
+    from infra.environment import EnvironmentFault
+    from infra.local.environment import LocalEnvironment
+    from infra.stack import local_plan
+
     found = LocalEnvironment(local_plan(environment)).logs(member)
     if not found:
         raise EnvironmentFault(f"{member} of {environment} has no logs yet; run `breakwater up {environment}`")
@@ -154,6 +148,9 @@ def logs(environment: str, member: str, lines: int) -> None:
 @click.argument("environment")
 def heal(environment: str) -> None:
     """Undo every fault that an experiment left behind."""
+    from infra.local import runtime
+    from infra.stack import local_plan
+
     plan = local_plan(environment)
     with runtime.locked(plan):
         done = runtime.heal(plan)
@@ -167,6 +164,10 @@ def heal(environment: str) -> None:
 @click.option("--months", default="1-12", show_default=True, help="Months of 2013, as FIRST-LAST.")
 def load(environment: str, months: str) -> None:
     """Load the flights of 2013 into the feature store; running it again changes nothing."""
+    from breakwater import workloads
+    from infra.local import runtime
+    from infra.stack import local_plan
+
     plan = local_plan(environment)
     chosen = _months(months)
     with runtime.locked(plan), Steps() as steps:
@@ -190,6 +191,10 @@ def _months(text: str) -> range:
 @click.option("--split", default=None, type=click.DateTime(["%Y-%m-%d"]), help="Train before, test from then on.")
 def train(environment: str, seed: int, split: datetime.datetime | None) -> None:
     """Train on the H2O cloud, register and promote the model; the API's replicas pick it up by themselves."""
+    from breakwater import workloads
+    from infra.local import runtime
+    from infra.stack import local_plan
+
     plan = local_plan(environment)
     with runtime.locked(plan), Steps() as steps:
         workloads.train_model(plan, steps, seed=seed, split=split.date() if split else workloads.SPLIT)
@@ -216,6 +221,12 @@ def verify(
     as_json: bool,
 ) -> None:
     """Run a scenario under load and judge every promise. Exit code 0 true, 1 false, 2 unknown, 3 not begun."""
+    from breakwater import verification
+    from experiments import run as runs
+    from experiments.report import terminal
+    from infra.local import runtime
+    from infra.stack import local_plan
+
     plan = local_plan(environment)
     scenario = verification.find_scenario(name)
     variants = [variant] if variant else list(scenario.breakwater.variants)
@@ -246,6 +257,9 @@ def verify(
 @click.option("--json", "as_json", is_flag=True, help="The verdict, for programs.")
 def check(run_dir: Path, quiet: bool, as_json: bool) -> None:
     """Judge a stored run again, offline, from its files alone."""
+    from breakwater import verification
+    from experiments.report import terminal
+
     done = verification.finish(run_dir.resolve())
     if as_json:
         click.echo(json.dumps(done.judgement.to_json(), indent=2))
@@ -263,9 +277,13 @@ def check(run_dir: Path, quiet: bool, as_json: bool) -> None:
 @click.option("--out", default="runs/controls", show_default=True, type=click.Path(path_type=Path, file_okay=False))
 def controls(environment: str, names: tuple[str, ...], seed: int | None, out: Path) -> None:
     """Put known defects in and see that the suite detects each. Exit code 0 when it does."""
+    from breakwater import verification
+    from infra.local import runtime
+    from infra.stack import local_plan
+
     plan = local_plan(environment)
 
-    def done(result: verification.ControlResult) -> None:
+    def done(result: ControlResult) -> None:
         judgement = result.finished.judgement
         sign = "[red]■[/]" if result.disagreements else "[green]●[/]"
         said = f"verdict {judgement.verdict.value}, exit {judgement.exit_code}"
@@ -298,6 +316,12 @@ cli.add_command(models)
 @click.option("--out", default="runs", show_default=True, type=click.Path(path_type=Path, file_okay=False))
 def demo(seed: int | None, out: Path) -> None:
     """Everything once on this machine: up, load, train, S-01, the numbers. Exits with the verdict."""
+    from breakwater import verification, workloads
+    from experiments import run as runs
+    from experiments.report import terminal
+    from infra.local import runtime
+    from infra.stack import local_plan
+
     environment = "local"
     plan = local_plan(environment)
     began = time.monotonic()
@@ -345,13 +369,13 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         err.print("interrupted; `breakwater status` shows what runs, `breakwater heal` undoes faults", soft_wrap=True)
         sys.exit(EXIT_INTERRUPTED)
-    except KNOWN_FAILURES as error:
-        _fail(str(error))
-    except psycopg.Error as error:
-        _fail(f"Postgres refused: {error}; see `breakwater status`, then try again")
-    except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        _fail(f"{error.strerror or error}{where}; see to its permissions, its disk or what else uses it")
+    except Exception as error:
+        from breakwater.failures import explain
+
+        said = explain(error)
+        if said is None:
+            raise
+        _fail(said)
 
 
 def _fail(what: str) -> NoReturn:

@@ -7,9 +7,6 @@ from pathlib import Path
 import click
 
 from breakwater.console import out as console
-from infra.kubernetes import stack_secrets
-from infra.kubernetes.plan import KubernetesPlan
-from infra.stack import topology_of
 
 OUT = click.Path(path_type=Path, file_okay=False)
 
@@ -19,7 +16,9 @@ OUT = click.Path(path_type=Path, file_okay=False)
 @click.option("--out", required=True, type=OUT, help="New, empty, or an earlier rendering of this environment.")
 def render(environment: str, out: Path) -> None:
     """Write the manifests of an environment on Kubernetes; secrets appear as references, never as values."""
-    from infra.kubernetes import render as rendering  # noqa: PLC0415 - Pulumi costs half a second that others save
+    from infra.kubernetes import render as rendering
+    from infra.kubernetes.plan import KubernetesPlan
+    from infra.stack import topology_of
 
     plan = KubernetesPlan(topology_of(environment))
     content = rendering.files(rendering.manifests(plan))
@@ -32,5 +31,9 @@ def render(environment: str, out: Path) -> None:
 @click.option("--out", required=True, type=OUT, help="Keep it safe: it gets every secret of the environment.")
 def secrets(environment: str, out: Path) -> None:
     """Make the secrets that a Kubernetes stack needs, one file each; what is there stays."""
+    from infra.kubernetes import stack_secrets
+    from infra.kubernetes.plan import KubernetesPlan
+    from infra.stack import topology_of
+
     made = stack_secrets.ensure(KubernetesPlan(topology_of(environment)), out)
     console.print(f"{len(made)} secrets of {environment} made in {out}", soft_wrap=True)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
 
 from breakwater.console import out as console
-from breakwater.workloads import actor, open_registry
-from infra.stack import local_plan
 from services.contracts.flights import MODEL_NAME
-from services.registry.published import Pointer
-from services.registry.registry import Why
+
+if TYPE_CHECKING:
+    from services.registry.published import Pointer
 
 MODEL_OPTION = click.option("--model", default=MODEL_NAME, show_default=True)
 REASON_OPTION = click.option("--reason", required=True, help="Kept with the change, for ever.")
@@ -30,6 +30,9 @@ def models() -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def list_versions(environment: str, model: str, as_json: bool) -> None:
     """Every version with its stage, newest first."""
+    from breakwater.workloads import open_registry
+    from infra.stack import local_plan
+
     with open_registry(local_plan(environment)) as registry:
         found = registry.versions(model)
     if as_json:
@@ -57,6 +60,9 @@ def list_versions(environment: str, model: str, as_json: bool) -> None:
 @MODEL_OPTION
 def show(environment: str, version: str, model: str) -> None:
     """One version as JSON: training, metrics, artifacts by digest, and every change of its stage."""
+    from breakwater.workloads import open_registry
+    from infra.stack import local_plan
+
     with open_registry(local_plan(environment)) as registry:
         document = {
             **asdict(registry.version(model, version)),
@@ -74,6 +80,10 @@ def show(environment: str, version: str, model: str) -> None:
 @click.option("--to", "stage", default="production", show_default=True, type=click.Choice(["staging", "production"]))
 def promote(environment: str, version: str, model: str, reason: str, stage: str) -> None:
     """Move a version on, through staging; its artifacts are verified before, and what it replaces is archived."""
+    from breakwater.workloads import actor, open_registry
+    from infra.stack import local_plan
+    from services.registry.registry import Why
+
     why = Why(actor(), reason)
     with open_registry(local_plan(environment)) as registry:
         if stage == "staging" or registry.version(model, version).stage == "registered":
@@ -90,6 +100,10 @@ def promote(environment: str, version: str, model: str, reason: str, stage: str)
 @REASON_OPTION
 def rollback(environment: str, model: str, reason: str) -> None:
     """Go back to the version that served before the one that serves, and archive that."""
+    from breakwater.workloads import actor, open_registry
+    from infra.stack import local_plan
+    from services.registry.registry import Why
+
     with open_registry(local_plan(environment)) as registry:
         _tell(registry.rollback(model, Why(actor(), reason)))
 

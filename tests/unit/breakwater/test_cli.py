@@ -89,6 +89,13 @@ def test_every_command_explains_itself(name: str | None) -> None:
         assert cli.commands[name].help
 
 
+def test_help_waits_for_nothing_that_only_the_work_needs() -> None:
+    heavy = {"alembic", "h2o", "numpy", "pandas", "psycopg", "pyarrow", "redis", "sqlalchemy", "urllib3"}
+    program = f"import breakwater.cli, sys; print(sorted({heavy} & set(sys.modules)))"
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert answer.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize(
     "command", ["up", "down", "status", "endpoints", "heal", "load", "train", "verify", "controls"]
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from breakwater.soak import COLUMNS, append, row
+from breakwater.rows import COLUMNS, append, row
 from tests.unit.experiments.judging import judge_synthetic
 
 
