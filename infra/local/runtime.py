@@ -36,6 +36,12 @@ from services.registry import registry
 POLL_S: Final = 0.05
 READY_S: Final = 120.0
 """Ten times what a cold start takes here; a slow machine gets its time, a broken one an answer."""
+STOP_ORDER: Final = (("edge",), ("api", "h2o", "registry"), ("redis", "warden"), ("server",), ("etcd",))
+"""Whoever asks stops before whom it asks; what stands side by side stops together. Wardens must not see their servers
+stop, and Patroni gives its leader keys back to a living etcd."""
+WAKE_EVERY_S: Final = 0.5
+"""How often Patroni is asked to look again while its shard is not whole. By itself it looks once per loop_wait: the
+primary of a new shard would count its replicas, which stream within three seconds, only up to 10 s later."""
 LEFTOVER_S: Final = 30.0
 """Postgres' own fast shutdown needs a checkpoint."""
 MIN_FREE_BYTES: Final = 2 * 1024**3
@@ -235,12 +241,18 @@ def down(plan: LocalPlan, progress: Progress) -> bool:
     if not supervisor.is_up():
         return _clear_leftovers(plan, progress)
     LocalEnvironment(plan).release_holds()
-    for what in ("edge", "api", "h2o", "registry", "warden", "server", "redis", "etcd"):
+    for together in STOP_ORDER:
         states = supervisor.states().values()
-        chosen = [s for s in states if s.member.startswith(f"{what}-") or s.name.endswith(f"-{what}")]
-        progress.begin(what, "stopping")
-        supervisor.stop(chosen)
-        progress.done(what, "stopped")
+        chosen = [
+            s
+            for s in states
+            if any(s.member.startswith(f"{what}-") or s.name.endswith(f"-{what}") for what in together)
+        ]
+        progress.begin(", ".join(together), "stopping")
+        # An etcd leader hands over before it stops. To one that stops too it tries in vain for seven seconds.
+        for each in [[one] for one in chosen] if together == ("etcd",) else [chosen]:
+            supervisor.stop(each)
+        progress.done(", ".join(together), "stopped")
     supervisor.shutdown()
     _clear_leftovers(plan, progress)
     return True
@@ -328,7 +340,9 @@ def _clear_leftovers(plan: LocalPlan, progress: Progress) -> bool:
     processes.send(left, signal.SIGCONT)
     # etcd last: a Patroni that finds it gives its leader key back, and the next start need not wait for the lease.
     etcd = [p for p in left if p.id.name == "etcd"]
-    still = _end([p for p in left if p not in etcd]) or _end(etcd)
+    still = _end([p for p in left if p not in etcd])
+    for member in etcd:
+        still = still or _end([member])  # one by one, as in `down`
     if still:
         raise EnvironmentFault(
             f"these did not stop within {LEFTOVER_S:.0f} s: {', '.join(f'{p.name} (pid {p.pid})' for p in still)}; "
@@ -403,7 +417,16 @@ def _wait_healthy(plan: LocalPlan, supervisor: Supervisor, members: Sequence[Mem
 
 
 def _wait_shard(plan: LocalPlan, supervisor: Supervisor, shard: int) -> None:
+    woken_s = time.monotonic()
+
     def missing() -> str | None:
-        return probe.missing_redundancy(plan, shard)
+        nonlocal woken_s
+        lacking = probe.missing_redundancy(plan, shard)
+        if lacking is not None and time.monotonic() - woken_s > WAKE_EVERY_S:
+            # the others too, which are waited for next
+            for other in range(plan.topology.postgres.shards):
+                shard_config.wake(plan, other)
+            woken_s = time.monotonic()
+        return lacking
 
     _wait(f"postgres/shard-{shard}", plan, supervisor, missing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -11,11 +12,15 @@ import urllib3
 import yaml
 
 from infra.environment import EnvironmentFault
-from infra.local.plan import LOOPBACK, LocalPlan
+from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
 from services.postgres.patroni import REST_USER
 
 REST_TIMEOUT_S: Final = 6.0
 """Patroni asks etcd before it answers, and gives up on etcd after retry_timeout (5 s)."""
+WAKE_TIMEOUT_S: Final = 1.0
+"""A Patroni that is busy for longer looks by itself soon."""
+UNKNOWN_SETTING: Final = "breakwater_wake"
+"""In no configuration: removing it changes nothing."""
 
 
 def configure(plan: LocalPlan, shard: int) -> bool:
@@ -37,6 +42,13 @@ def change(plan: LocalPlan, shard: int, settings: Mapping[str, Any]) -> None:
     _ask(plan, shard, "PATCH", json.dumps(settings).encode())
 
 
+def wake(plan: LocalPlan, shard: int) -> None:
+    """Have every Patroni of the shard look now, not at its next loop; those that do not answer look by themselves."""
+    for member in plan.of_shard(shard):
+        with contextlib.suppress(urllib3.exceptions.HTTPError):
+            _request(plan, member, "PATCH", json.dumps({UNKNOWN_SETTING: None}).encode(), WAKE_TIMEOUT_S)
+
+
 def says(present: object, wanted: object) -> bool:
     """Whether everything wanted is there, with that value; what else is there is Patroni's own affair."""
     if isinstance(wanted, Mapping):
@@ -46,18 +58,10 @@ def says(present: object, wanted: object) -> bool:
 
 def _ask(plan: LocalPlan, shard: int, method: str, body: bytes | None = None) -> object:
     """Ask the shard's members in turn: any that lives can answer for all."""
-    password = (plan.secrets_dir / "patroni_rest").read_text()
     trouble = "it has no members"
     for member in plan.of_shard(shard):
         try:
-            answer = urllib3.request(
-                method,
-                f"http://{LOOPBACK}:{member.aux_port}/config",
-                body=body,
-                headers=urllib3.make_headers(basic_auth=f"{REST_USER}:{password}"),
-                timeout=REST_TIMEOUT_S,
-                retries=False,
-            )
+            answer = _request(plan, member, method, body, REST_TIMEOUT_S)
             if answer.status == HTTPStatus.OK:
                 return answer.json()
             trouble = f"{member.name} said {answer.status} {answer.data[:200]!r}"
@@ -66,4 +70,18 @@ def _ask(plan: LocalPlan, shard: int, method: str, body: bytes | None = None) ->
     raise EnvironmentFault(
         f"Patroni of shard {shard} did not carry out {method} /config: {trouble}; see "
         f"`breakwater status {plan.environment}`"
+    )
+
+
+def _request(
+    plan: LocalPlan, member: MemberPlan, method: str, body: bytes | None, timeout_s: float
+) -> urllib3.BaseHTTPResponse:
+    password = (plan.secrets_dir / "patroni_rest").read_text()
+    return urllib3.request(
+        method,
+        f"http://{LOOPBACK}:{member.aux_port}/config",
+        body=body,
+        headers=urllib3.make_headers(basic_auth=f"{REST_USER}:{password}"),
+        timeout=timeout_s,
+        retries=False,
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patroni.utils import patch_config
 
 from infra.environment import EnvironmentFault, FaultRefused
 from infra.local import runtime, servers, shard_config
@@ -256,6 +257,33 @@ def test_etcd_is_stopped_after_those_that_still_need_it(made: LocalPlan) -> None
             process.communicate()
 
 
+def test_etcd_members_stop_one_after_the_other(made: LocalPlan) -> None:
+    """A leader that hands over to one that stops too would wait for seven seconds."""
+    made.members_dir.mkdir()
+    said = made.state / "said"
+    program = (
+        "import pathlib, signal, sys, time\n"
+        "def say(what): open(sys.argv[1], 'a').write(what + ' ')\n"
+        "def end(*_): say('asked'); time.sleep(0.2); say('ended'); sys.exit()\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "pathlib.Path('/proc/self/comm').write_text('etcd'); print(flush=True); time.sleep(60)"
+    )
+    words = [sys.executable, "-c", program, str(said)]
+    left = [
+        subprocess.Popen(words, cwd=made.members_dir, start_new_session=True, stdout=subprocess.PIPE) for _ in range(2)
+    ]
+    try:
+        for process in left:
+            assert process.stdout is not None
+            process.stdout.readline()
+        assert runtime.down(made, Silent())
+        assert said.read_text() == "asked ended asked ended "
+    finally:
+        for process in left:
+            process.kill()
+            process.communicate()
+
+
 def test_purge_deletes_everything_and_may_be_repeated(made: LocalPlan) -> None:
     runtime.purge(made)
     assert not made.state.exists()
@@ -320,3 +348,10 @@ def test_a_shard_whose_patroni_does_not_answer_is_one_clear_line(made: LocalPlan
     with pytest.raises(EnvironmentFault, match=r"Patroni of shard 0 did not carry out PATCH /config") as refused:
         shard_config.change(elsewhere, 0, {"ttl": 20})
     assert "secret-of-the-test" not in str(refused.value)
+    shard_config.wake(elsewhere, 0)
+
+
+def test_waking_patroni_changes_no_configuration() -> None:
+    present = {"ttl": 20, "postgresql": {"parameters": {}}}
+    assert not patch_config(dict(present), {shard_config.UNKNOWN_SETTING: None})
+    assert patch_config(dict(present), {"ttl": None}), "what Patroni would write"
