@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from services.h2o.genmodel import extract_genmodel
 from services.h2o.server import PORTS_USED, H2OServer
 from services.h2o.train import TrainedModel, train
+from tests.integration.coordination.etcd_cluster import free_ports, is_free
 from tests.integration.h2o.flights_frame import FlightFiles, write_flights
 from tests.integration.h2o.single import running
 
@@ -20,12 +20,8 @@ HEAP_MB = 1024
 def free_port_pair() -> int:
     """The first of two neighbouring loopback ports that are free now."""
     while True:
-        with socket.create_server(("127.0.0.1", 0)) as first:
-            port = int(first.getsockname()[1])
-            try:
-                socket.create_server(("127.0.0.1", port + PORTS_USED - 1)).close()
-            except (OSError, OverflowError):
-                continue
+        [port] = free_ports(1)
+        if is_free(port + PORTS_USED - 1):
             return port
 
 

@@ -23,7 +23,7 @@ from services.featurestore.partitions import ensure_partitions, standing_months
 from services.featurestore.slots import publish_slot_map
 from tests.integration.api.publishing import Publisher
 from tests.integration.api.redis_server import RedisServer
-from tests.integration.coordination.etcd_cluster import EtcdCluster
+from tests.integration.coordination.etcd_cluster import EtcdCluster, free_ports
 from tests.integration.featurestore.servers import Postgres
 
 ENVIRONMENT = "test"
@@ -31,11 +31,6 @@ DATABASE = "features"
 READY_S = 30.0
 END_S = 20.0
 HEAP_MB = 96
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 class Platform:
@@ -124,7 +119,7 @@ class Replica:
 
     def __init__(self, platform: Platform, **changes: object) -> None:
         ports = (changes.pop("port", None), changes.pop("agent_port", None))
-        port, self.agent_port = (free_port() if wanted is None else int(str(wanted)) for wanted in ports)
+        port, self.agent_port = (free_ports(1)[0] if wanted is None else int(str(wanted)) for wanted in ports)
         self.log = platform.directory / f"api-{port}.log"
         self._config = platform.directory / f"api-{port}.json"
         self._config.write_text(json.dumps(platform.settings(port, self.agent_port) | changes))

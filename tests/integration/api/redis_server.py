@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import secrets
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
 
 import redis
+
+from tests.integration.coordination.etcd_cluster import free_ports
 
 REDIS = "/usr/bin/redis-server"
 READY_S = 10.0
@@ -21,8 +22,7 @@ class RedisServer:
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir()
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = int(free.getsockname()[1])
+        [self.port] = free_ports(1)
         self.password_file = directory / "password"
         password = secrets.token_hex(16)
         self._directory = directory

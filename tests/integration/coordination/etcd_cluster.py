@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import signal
 import socket
 import subprocess
@@ -19,17 +20,28 @@ ETCD = "/usr/bin/etcd"
 # Election timing of the tests' servers, milliseconds: etcd's own defaults, which two slow cores still keep.
 HEARTBEAT_MS, ELECTION_MS = 100, 1000
 READY_S = 20.0
+# Below those that the kernel gives to outgoing connections (from 32768), and below the platform's own (from 24000).
+PORTS = range(10_000, 20_000)
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on at this moment."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [int(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    """Loopback ports that nobody listens on, and that no outgoing connection can take while their servers are down."""
+    found: list[int] = []
+    for port in secrets.SystemRandom().sample(PORTS, len(PORTS)):
+        if is_free(port):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise OSError(f"no {count} free ports in {PORTS}")
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as trial:
+        try:
+            trial.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 class EtcdCluster:

@@ -7,7 +7,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,7 @@ from typing import Final
 import psycopg
 
 from services.contracts.shards import HostPort, ShardEndpoints
+from tests.integration.coordination.etcd_cluster import free_ports
 
 BIN: Final = Path("/usr/lib/postgresql/15/bin")
 APP: Final = "breakwater_app"
@@ -42,9 +42,7 @@ class Postgres:
         self.home = home
         self.data = home / name
         self.passfile = home / "passfile"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        [self.port] = free_ports(1)
         self._process: subprocess.Popen[bytes] | None = None
 
     @classmethod

@@ -73,9 +73,9 @@ def command(pid: int) -> list[str]:
 def building(nodes: Nodes) -> bool:
     """Whether a model is being built on the cloud, and not yet done."""
     try:
-        jobs = urllib3.request("GET", f"{nodes.url('h2o-0')}/3/Jobs", timeout=2.0, retries=False).json()["jobs"]
-    except urllib3.exceptions.HTTPError:
-        return False
+        jobs = urllib3.request("GET", f"{nodes.url('h2o-0')}/3/Jobs", timeout=2.0, retries=False).json().get("jobs", [])
+    except (urllib3.exceptions.HTTPError, ValueError):
+        return False  # a node that is not up yet says so in other words
     return any(job["status"] == "RUNNING" and "GBM" in job["description"] for job in jobs)
 
 

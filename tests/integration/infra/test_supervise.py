@@ -20,7 +20,7 @@ ORPHAN = """
 import os, pathlib, sys, time
 if os.fork() == 0:
     pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
-    time.sleep(5)
+    time.sleep(60)
     os._exit(0)
 """
 
@@ -56,6 +56,7 @@ def test_orphans_are_adopted_and_collected(tmp_path: Path) -> None:
         wait("the orphan", lambda: born.exists() and born.read_text())
         orphan = int(born.read_text())
         wait("the adoption", lambda: status_of(orphan).get("PPid") == str(daemon))
+        os.kill(orphan, signal.SIGTERM)
         wait("the collection", lambda: not status_of(orphan))
     finally:
         os.kill(daemon, signal.SIGTERM)

@@ -7,7 +7,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Final
 import psycopg
 
 from services.contracts.shards import HostPort, ShardEndpoints
+from tests.integration.coordination.etcd_cluster import free_ports
 
 BIN: Final = Path("/usr/lib/postgresql/15/bin")
 READY_S: Final = 30
@@ -23,18 +23,12 @@ USER: Final = "breakwater_app"
 DATABASE: Final = "features"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class PostgresServer:
     """One server in `directory`, as its own process group; as root it runs as Debian's user `postgres`."""
 
     def __init__(self, directory: Path, name: str, password: str) -> None:
         self.name = name
-        self.port = free_port()
+        [self.port] = free_ports(1)
         self.directory = directory
         self.data = directory / name
         self.password_file = directory / "password"

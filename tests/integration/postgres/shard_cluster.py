@@ -32,7 +32,9 @@ BIN_DIR = Path("/usr/lib/postgresql/15/bin")
 SCOPE, NAMESPACE = "shard-0", "/breakwater/test/patroni/"
 LEADER_KEY = f"{NAMESPACE}{SCOPE}/leader"
 SYNC_KEY = f"{NAMESPACE}{SCOPE}/sync"
-LOOKS = 2
+# How long a shard has to be whole before it counts as that, and how often Patroni is asked to look meanwhile, seconds.
+WHOLE_FOR_S = 0.5
+WAKE_EVERY_S = 0.3
 TTL_S, LOOP_WAIT_S, RETRY_TIMEOUT_S = 20, 5, 5
 FENCE_MARGIN_S = 8
 MAX_CONNECTIONS = 30
@@ -69,15 +71,24 @@ class Member:
         self.key = f"{NAMESPACE}{SCOPE}/members/{self.name}"
         self.server: subprocess.Popen[bytes] | None = None
         self.warden: subprocess.Popen[bytes] | None = None
+        self._warden_began_ns = 0
 
     def start_server(self) -> None:
         self.server = self._start("server", "services.postgres.launcher", self.directory.root)
 
     def start_warden(self) -> None:
         """Start it and wait until it watches."""
-        begun = time.monotonic_ns()
+        self._warden_began_ns = time.monotonic_ns()
         self.warden = self._start("warden", "services.postgres.warden", self.directory.root / "warden.json")
-        wait_until(f"{self.name}'s warden watches", lambda: self.events("watching", begun), 15)
+        wait_until(f"{self.name}'s warden watches", lambda: self.events("watching", self._warden_began_ns), 15)
+
+    def is_known(self, leader: KeyValue) -> bool:
+        """Whether its warden saw the Patroni that runs now alive and, if it leads, its leader key as it is now."""
+        met = self.events("patroni_seen", self._warden_began_ns)
+        if self.server is None or not met or met[-1].data["pid"] != self.server.pid:
+            return False
+        keys = [event.data["mod_revision"] for event in self.events("leader_seen", met[-1].t_ns)]
+        return leader.value != self.name or keys[-1:] == [leader.mod_revision]
 
     def stop_warden(self) -> None:
         """SIGKILL: a warden has nothing to put in order."""
@@ -207,9 +218,16 @@ class ShardCluster:
             shutil.rmtree(self.root)
 
     def start_wardens(self) -> None:
+        """Start those that do not run; returns once each knows its member, so that it can judge its death."""
         for member in self.members:
             if member.warden is None:
                 member.start_warden()
+
+        def known() -> bool:
+            leader = self.leader()
+            return leader is not None and all(member.is_known(leader) for member in self.members)
+
+        wait_until("every warden knows its member", known, 15)
 
     def stop_wardens(self) -> None:
         for member in self.members:
@@ -237,20 +255,25 @@ class ShardCluster:
     def wait_healthy(self) -> Member:
         """Wait for a primary with two streaming standbys that may acknowledge and be promoted; returns the primary.
 
-        Seen twice in a row: just after a failover Patroni keeps the old primary's list for a moment and then takes out
+        For a while: just after a failover Patroni keeps the old primary's list for a moment and then takes out
         whoever did not stream yet, and a primary with one listed standby cannot lose another member.
         """
-        looks = 0
+        whole_since_s: float | None = None
+        woken_s = -WAKE_EVERY_S
 
         def settled() -> Member | None:
-            nonlocal looks
-            primary = self.primary()
-            looks = looks + 1 if self._is_complete(primary) else 0
-            if looks == 0:
+            nonlocal whole_since_s, woken_s
+            primary, now_s = self.primary(), time.monotonic()
+            if self._is_complete(primary):
+                whole_since_s = whole_since_s or now_s
+                return primary if now_s - whole_since_s >= WHOLE_FOR_S else None
+            whole_since_s = None
+            if now_s - woken_s >= WAKE_EVERY_S:
                 self.wake()
-            return primary if looks == LOOKS else None
+                woken_s = now_s
+            return None
 
-        return wait_until("a primary with two quorum standbys", settled, READY_S, poll_s=0.5)
+        return wait_until("a primary with two quorum standbys", settled, READY_S, poll_s=0.1)
 
     def _is_complete(self, primary: Member) -> bool:
         """Both standbys stream and count for the quorum, for Postgres and for Patroni, and no failsafe is in force."""

@@ -38,7 +38,6 @@ def test_etcd_slow_when_the_server_is_killed(shard: ShardCluster, writer: Writer
 
     stalling = threading.Thread(target=stall)
     with writer, Witness(shard, old) as witness:
-        time.sleep(0.5)
         stalling.start()
         killed_ns = old.kill_server()
         try:
@@ -55,7 +54,6 @@ def test_etcd_away_when_the_server_is_killed(shard: ShardCluster, writer: Writer
     """What was sent and not answered is read before it is tried again; the release comes with etcd."""
     old = shard.primary()
     with writer, Witness(shard, old) as witness:
-        time.sleep(0.5)
         for number in range(3):
             shard.etcd_servers.freeze(number)
         old.kill_server()
@@ -74,7 +72,6 @@ def test_etcd_electing_when_the_server_is_killed(shard: ShardCluster, writer: Wr
     old = shard.primary()
     leader = shard.etcd_servers.leader()
     with writer, Witness(shard, old) as witness:
-        time.sleep(0.5)
         shard.etcd_servers.kill(leader)
         killed_ns = old.kill_server()
         try:
@@ -94,7 +91,6 @@ def test_patroni_that_could_not_drop_its_lock(shard: ShardCluster, writer: Write
     old = shard.primary()
     assert old.server is not None
     with writer, Witness(shard, old) as witness:
-        time.sleep(0.5)
         stopped_ns = time.monotonic_ns()
         for number in range(3):
             shard.etcd_servers.kill(number)

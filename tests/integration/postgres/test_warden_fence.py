@@ -18,7 +18,6 @@ def test_patroni_killed_and_postgres_still_acknowledging(shard: ShardCluster, wr
     old = shard.primary()
     assert old.server is not None
     with writer, Witness(shard, old) as witness:
-        time.sleep(0.5)
         killed_ns = time.monotonic_ns()
         old.server.kill()
         wait_until("released", lambda: old.events("released", killed_ns), 10)
@@ -34,7 +33,6 @@ def test_patroni_frozen_and_postgres_still_acknowledging(shard: ShardCluster, wr
     old = shard.primary()
     assert old.server is not None
     with writer, Witness(shard, old) as witness:
-        time.sleep(0.5)
         frozen_ns = time.monotonic_ns()
         old.server.send_signal(signal.SIGSTOP)
         (released,) = wait_until("released", lambda: old.events("released", frozen_ns), TTL_S + 10)

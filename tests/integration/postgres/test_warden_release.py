@@ -27,12 +27,11 @@ def test_server_killed_whole_and_started_again_at_once(shard: ShardCluster, writ
     """patroni#1872, #419: a member that is back before the ttl does not keep its role as if nothing had happened."""
     old = shard.primary()
     with writer, Witness(shard, old) as witness:
-        time.sleep(1)
         killed_ns = old.kill_server()
         old.start_server()
         assert_writes_go_on(writer, killed_ns)
         time.sleep(0.5)
-    (released,) = old.events("released", killed_ns)
+    (released,) = wait_until("the event of the release", lambda: old.events("released", killed_ns), 5)
     assert released.data["revision"] > 0
     assert witness.violations == []
     assert shard.primary() is not old
@@ -45,7 +44,6 @@ def test_server_killed_whole_and_started_again_at_once(shard: ShardCluster, writ
 def test_postgres_killed_under_a_living_patroni_is_patronis_business(shard: ShardCluster, writer: Writer) -> None:
     old = shard.primary()
     with writer:
-        time.sleep(0.5)
         killed_ns = time.monotonic_ns()
         for process in old.postgres_processes():
             process.kill()
@@ -71,7 +69,6 @@ def test_no_release_while_anybody_is_attached_to_the_shared_memory(shard: ShardC
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"\n"
     with writer:
-        time.sleep(0.5)
         before = shard.leader()
         killed_ns = old.kill_server()
         time.sleep(NOTHING_FOR_S)
@@ -89,7 +86,6 @@ def test_key_taken_by_another_member_is_left_alone(shard: ShardCluster, writer: 
     old = shard.primary()
     assert old.warden is not None
     with writer:
-        time.sleep(0.5)
         seen = shard.leader()
         assert seen is not None
         old.warden.send_signal(signal.SIGSTOP)
@@ -113,7 +109,6 @@ def test_patroni_restarted_while_the_warden_was_not_looking(shard: ShardCluster,
     assert old.server is not None
     postmaster = old.postmaster()
     with writer:
-        time.sleep(0.5)
         old.warden.send_signal(signal.SIGSTOP)
         killed_ns = time.monotonic_ns()
         old.server.kill()
@@ -134,13 +129,12 @@ def test_warden_that_never_saw_its_member_alive_does_nothing(shard: ShardCluster
     """Killed with its member and started again after it: it knows nothing, so the ttl has to decide."""
     old = shard.primary()
     with writer:
-        time.sleep(0.5)
         before = shard.leader()
         old.stop_warden()
         killed_ns = old.kill_server()
         old.start_warden()
         time.sleep(NOTHING_FOR_S)
-        (refused,) = old.events("release_refused", killed_ns)
+        (refused,) = wait_until("a refusal", lambda: old.events("release_refused", killed_ns), 5)
         assert refused.data["reason"] == "never_seen_alive"
         assert shard.leader() == before
         old.start_server()
@@ -155,7 +149,6 @@ def test_warden_killed_in_the_middle(shard: ShardCluster, writer: Writer, delay_
     old = shard.primary()
     assert old.warden is not None
     with writer, Witness(shard, old) as witness:
-        time.sleep(0.5)
         killed_ns = old.kill_server()
         time.sleep(delay_ms / 1000)
         old.stop_warden()

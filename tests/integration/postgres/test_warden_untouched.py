@@ -16,7 +16,6 @@ def test_member_paused_whole_is_left_alone(shard: ShardCluster, writer: Writer) 
     """A stopped Postgres acknowledges nothing: no fence, no release, and the suspicion starts anew when it resumes."""
     old = shard.primary()
     with writer:
-        time.sleep(0.5)
         before = shard.leader()
         paused_ns = time.monotonic_ns()
         old.signal_server(signal.SIGSTOP)
@@ -38,7 +37,6 @@ def test_warden_paused_longer_than_the_silence_starts_its_suspicion_anew(shard: 
     assert old.server is not None
     assert old.warden is not None
     with writer:
-        time.sleep(0.5)
         paused_ns = time.monotonic_ns()
         old.server.send_signal(signal.SIGSTOP)
         time.sleep(3)
@@ -80,7 +78,6 @@ def test_living_patroni_in_failsafe_mode_is_not_fenced(shard: ShardCluster, writ
     """etcd is away for longer than the silence that would be fatal; Patroni answers, so its primary lives."""
     old = shard.primary()
     with writer:
-        time.sleep(0.5)
         away_ns = time.monotonic_ns()
         for number in range(3):
             shard.etcd_servers.freeze(number)

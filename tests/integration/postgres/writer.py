@@ -11,6 +11,10 @@ from typing import Any, Self
 
 import psycopg
 
+from tests.integration.postgres.shard_cluster import wait_until
+
+# Rows acknowledged before a case begins, so that there is something to lose, and how long that may take (seconds).
+WARM_UP_ROWS, WARM_UP_S = 50, 15.0
 # Pause before the next connection, seconds: what a pool of the platform uses at least.
 RECONNECT_S = 0.02
 
@@ -27,6 +31,8 @@ class Acknowledged:
 class Writer:
     """Writes rows `first`, `first` + 1, ... to whichever server is the primary, until the block ends.
 
+    The block begins when the first rows are acknowledged.
+
     Acknowledged means that the COMMIT returned without a warning. A row whose fate is unknown is never written again.
     """
 
@@ -40,6 +46,11 @@ class Writer:
 
     def __enter__(self) -> Self:
         self._thread.start()
+        try:
+            wait_until("the first acknowledged rows", lambda: len(self.acknowledged) >= WARM_UP_ROWS, WARM_UP_S)
+        except BaseException:
+            self._stop.set()
+            raise
         return self
 
     def __exit__(
