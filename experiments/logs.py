@@ -24,7 +24,9 @@ MOST_BYTES: Final = 4 * 1024 * 1024
 """Only a log's end is read: a run lasts minutes."""
 MOST_CHARS: Final = 400
 
-_STAMP: Final = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)[.,](\d{3})(?: (UTC|GMT))?")
+_STAMP: Final = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)[.,](\d{3})(?: ?(UTC|GMT|Z|\+00:00))?")
+_HEAD: Final = frozenset({"time", "level", "logger", "replica", "message", "traceback"})
+"""Of a line that is a JSON object: said elsewhere or in an order of its own."""
 _SECRET: Final = re.compile(r"(?i)(password|passwd|token|secret)(\s*[=:]\s*)\S+")
 
 
@@ -74,8 +76,22 @@ def _lines(path: Path, member: str, run: RunRecord, window: tuple[int, int]) -> 
             continue
         t_ns = _unix_ns(stamp) - run.wall_anchor.unix_ns + run.wall_anchor.monotonic_ns
         if window[0] <= t_ns < window[1]:
-            masked = _SECRET.sub(r"\1\2***", text[stamp.end() :].strip())
+            masked = _SECRET.sub(r"\1\2***", _object(text) or text[stamp.end() :].strip())
             yield LogLine(t_ns, member, path.name, masked[:MOST_CHARS])
+
+
+def _object(text: str) -> str | None:
+    """A line that is a JSON object (services/api/logs.py), as people read one; None when it is none."""
+    if not text.startswith("{"):
+        return None
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    head = " ".join(str(line[name]) for name in ("level", "logger") if name in line)
+    rest = " ".join(f"{name}={value}" for name, value in line.items() if name not in _HEAD)
+    *_, last = str(line.get("traceback", "")).splitlines() or [""]
+    return " ".join(part for part in (f"{head}: {line.get('message', '')}", rest, last) if part)
 
 
 def _unix_ns(stamp: re.Match[str]) -> int:

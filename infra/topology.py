@@ -169,10 +169,17 @@ class Pool(Model):
         return self
 
 
+class Traces(Model):
+    """Where replicas send OpenTelemetry traces: a collector's OTLP over HTTP, and for which share of the requests."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^/@\s]+(/[^@\s]*)?$")]
+    sample: Annotated[float, Field(ge=0, le=1)] = 0.01
+
+
 class Api(Model):
     """`surge` is how many replicas more a rolling update may run; they hold connections too.
 
-    A replica whose event loop is blocked for `watchdog_ms` leaves the rotation.
+    A replica whose event loop is blocked for `watchdog_ms` leaves the rotation. Without `traces` there are none.
     """
 
     replicas: Annotated[int, Field(ge=2)] = 2
@@ -181,6 +188,7 @@ class Api(Model):
     pool: Pool = Pool()
     jvm_heap_mb: Annotated[int, Field(ge=64)] = 128
     watchdog_ms: Annotated[int, Field(ge=MIN_WATCHDOG_MS, le=5000)] = 250
+    traces: Traces | None = None
 
     @model_validator(mode="after")
     def _range(self) -> Api:
@@ -357,6 +365,10 @@ class Topology(Model):
             return self
         if self.kubernetes is None:
             raise ValueError("the kubernetes runtime needs breakwater:kubernetes, with at least context and images")
+        if self.api.traces is not None:
+            raise ValueError(
+                "api.traces is set: pods' network policies let nothing out to a collector yet, leave it out"
+            )
         needed = self.api.jvm_heap_mb + API_BASE_MB
         if self.kubernetes.sizes.api.memory_mb < needed:
             raise ValueError(

@@ -223,6 +223,7 @@ def _api(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Account
         "jvm_heap_mb": plan.topology.api.jvm_heap_mb,
         "watchdog_ms": plan.topology.api.watchdog_ms,
         "chaos": plan.topology.chaos.allows("api"),
+        "traces": None if plan.topology.api.traces is None else plan.topology.api.traces.model_dump(),
     }
     path = member.directory / "api.json"
     account.write(path, json.dumps(config, indent=2))

@@ -18,7 +18,8 @@ DRAIN_S = 1.0
 """Between SIGTERM and closing the listener: the edge looks every 200 ms and believes the second refusal."""
 
 FINISH_S = 8
-"""For requests in progress after that: a write may take 6 s (connection and COMMIT). Whole seconds for uvicorn."""
+"""For requests in progress after that: a write may take 7 s (another attempt, its connection and COMMIT). Whole seconds
+for uvicorn."""
 
 KEEP_ALIVE_S = 75
 """Longer than the edge keeps idle connections, so that never this side closes one that is about to be used."""

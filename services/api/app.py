@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from services.api import features, predict, problems
 from services.api.admission import PREDICTIONS_IN_FLIGHT, WRITES_IN_FLIGHT, Admission
@@ -19,7 +20,8 @@ from services.api.cache import ScoreCache
 from services.api.chaos import chaos_route
 from services.api.features import FeatureWriter
 from services.api.health import healthz, readyz
-from services.api.metrics import Metrics, ReplicaMiddleware, metrics_endpoint
+from services.api.layer import Layer
+from services.api.metrics import Metrics, metrics_endpoint
 from services.api.model_watch import ModelWatch, freeze_heap
 from services.api.openapi import document
 from services.api.predict import Predictor
@@ -34,10 +36,13 @@ from services.contracts.flights import MODEL_NAME
 from services.coordination.etcd import EtcdClient
 from services.registry import ArtifactStore, PublishedModels
 
+if TYPE_CHECKING:
+    from services.api.tracing import Tracing
+
 OPERATIONS: Final = (predict.OPERATION, features.OPERATION)
 
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
-"""The framework measures every request for OpenTelemetry, which nothing here exports: metrics.py measures instead."""
+"""The framework would measure every request for OpenTelemetry, at several times the cost of layer.py, which does it."""
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +68,7 @@ class Replica:
         self.watchdog = Watchdog(
             settings.host, settings.agent_port, settings.watchdog_ms / 1000, self.metrics, lambda: self.draining
         )
+        self.traces = _tracing(settings)
         for breaker in (self.batcher.breaker, *self.shards.store.breakers()):
             self.metrics.follow(breaker)
 
@@ -99,6 +105,8 @@ class Replica:
             await self.cache.close()
             self.models.close()
             self.batcher.close()
+            if self.traces is not None:
+                await asyncio.to_thread(self.traces.close)
 
 
 def _published(settings: Settings) -> PublishedModels:
@@ -107,8 +115,16 @@ def _published(settings: Settings) -> PublishedModels:
     return PublishedModels(EtcdClient(settings.etcd), settings.environment, MODEL_NAME, store, memory)
 
 
-def create_app(replica: Replica) -> FastAPI:
-    """The ASGI application; its lifespan runs the replica's parts."""
+def _tracing(settings: Settings) -> Tracing | None:
+    if settings.traces is None:
+        return None
+    from services.api.tracing import Tracing  # noqa: PLC0415 - the SDK costs memory and time: only who traces loads it
+
+    return Tracing(settings.traces, environment=settings.environment, replica=settings.replica)
+
+
+def create_app(replica: Replica) -> ASGIApp:
+    """The ASGI application in its layer; its lifespan runs the replica's parts."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -117,12 +133,6 @@ def create_app(replica: Replica) -> FastAPI:
 
     app = FastAPI(
         title="Breakwater", version="1", lifespan=lifespan, telemetry=NO_TELEMETRY, docs_url=None, redoc_url=None
-    )
-    app.add_middleware(
-        ReplicaMiddleware,
-        metrics=replica.metrics,
-        replica=replica.settings.replica,
-        draining=lambda: replica.draining,
     )
     problems.install(app)
     predictor = Predictor(
@@ -143,7 +153,14 @@ def create_app(replica: Replica) -> FastAPI:
     if replica.settings.chaos:
         app.router.routes.append(chaos_route(BearerAuth(read_secret(replica.settings.admin_token_file))))
     app.openapi = lambda: document(app.title, app.version, OPERATIONS)  # type: ignore[method-assign]
-    return app
+    return Layer(
+        app,
+        routes=[route.path for route in app.router.routes if isinstance(route, Route)],
+        metrics=replica.metrics,
+        replica=replica.settings.replica,
+        draining=lambda: replica.draining,
+        traces=replica.traces,
+    )
 
 
 def _report(task: asyncio.Task[None]) -> None:

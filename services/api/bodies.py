@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.requests import Request
 
-from services.api.problems import ContractBroken, InvalidTimeout
+from services.api.observation import elapsed_s
+from services.api.problems import ContractBroken, InvalidTimeout, RequestTimedOut
 
 TIMEOUT_HEADER: Final = "x-request-timeout-ms"
 """How long the caller waits, in whole milliseconds from when it sent: no clocks are compared."""
@@ -16,16 +18,41 @@ TIMEOUT_HEADER: Final = "x-request-timeout-ms"
 OUTERMOST_S: Final = 10.0
 """Nothing here takes longer, whatever a caller allows; the edge gives up then too."""
 
+MAX_BODY_BYTES: Final = 64 * 1024
+"""A request is a few hundred bytes; a replica never buffers more than this for anybody."""
+
+BODY_S: Final = 5.0
+"""From a request's head to the end of its body; the edge is as patient."""
+
 IDEMPOTENCY_HEADER: Final = "idempotency-key"
 MAX_TIMEOUT_DIGITS: Final = 9
+MAX_TIMEOUT_MS: Final = 10**MAX_TIMEOUT_DIGITS - 1
 
 Body = TypeVar("Body", bound=BaseModel)
 
 
-def validated(model: type[Body] | TypeAdapter[Body], body: bytes) -> Body:
-    """ContractBroken names every wrong place, and repeats nothing of what came."""
+async def whole_body(request: Request) -> bytes:
+    """RequestTimedOut when it has not come by `BODY_S`."""
     try:
-        return model.validate_json(body) if isinstance(model, TypeAdapter) else model.model_validate_json(body)
+        async with asyncio.timeout(BODY_S):
+            return await request.body()
+    except TimeoutError:
+        raise RequestTimedOut(f"the request's body did not come within {BODY_S:.0f} s") from None
+
+
+def validated(model: type[Body] | TypeAdapter[Body], body: bytes) -> Body:
+    """ContractBroken names every wrong place, and repeats nothing of what came.
+
+    Types are those of JSON Schema: "7" is no number, and 7.0 is an integer.
+    """
+    validate = model.validate_json if isinstance(model, TypeAdapter) else model.model_validate_json
+    try:
+        try:
+            return validate(body, strict=True)
+        except ValidationError as error:
+            if not _integers_are_spelled_as_floats(error):
+                raise
+            return validate(body)
     except ValidationError as error:
         raise ContractBroken(
             "the request breaks the contract: correct what `errors` names",
@@ -33,14 +60,25 @@ def validated(model: type[Body] | TypeAdapter[Body], body: bytes) -> Body:
         ) from None
 
 
+def _integers_are_spelled_as_floats(error: ValidationError) -> bool:
+    """Is that all that is wrong? Rare, so that only who does it pays for it."""
+    return all(
+        place["type"] == "int_type" and isinstance(place["input"], float) and place["input"].is_integer()
+        for place in error.errors(include_url=False, include_context=False)
+    )
+
+
 def patience_s(request: Request, usual_s: float) -> float:
-    """Seconds that this request may take: what the caller allows, else `usual_s`; InvalidTimeout when unreadable."""
+    """Seconds that this request may still take: what the caller allows, else `usual_s`, and what is left of the
+    outermost bound since it arrived. InvalidTimeout when unreadable.
+    """
     text = request.headers.get(TIMEOUT_HEADER)
+    left_s = OUTERMOST_S - elapsed_s(request.scope)
     if text is None:
-        return usual_s
+        return min(usual_s, left_s)
     if not (text.isascii() and text.isdigit() and len(text) <= MAX_TIMEOUT_DIGITS and int(text)):
         raise InvalidTimeout(f"{TIMEOUT_HEADER} must be a whole number of milliseconds, 1 or more")
-    return min(int(text) / 1000, OUTERMOST_S)
+    return min(int(text) / 1000, left_s)
 
 
 def idempotency_key(request: Request) -> UUID | None:

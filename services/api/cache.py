@@ -168,6 +168,7 @@ class ScoreCache:
 
     async def _run(self) -> None:
         while not self._closing:
+            pause_s = 0.0
             try:
                 await self._until_reachable()
                 while not self._closing:
@@ -176,9 +177,13 @@ class ScoreCache:
                     await self._round_trip()
             except (RedisError, OSError, TimeoutError) as error:
                 logger.warning("the cache is closed, predictions go on without it: %s", _told(error))
+            except Exception:
+                logger.exception("a fault of ours closed the cache, predictions go on without it")
+                pause_s = PROBE_EVERY_S
             finally:
                 self._shut()
             await self._disconnect()
+            await asyncio.sleep(pause_s)
 
     async def _round_trip(self) -> None:
         lookups, self._lookups = self._lookups, []

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from services.api.auth import BearerAuth
-from services.api.bodies import validated
+from services.api.bodies import validated, whole_body
 
 MAX_BLOCK_S: Final = 30.0
 
@@ -28,7 +28,7 @@ def chaos_route(admin: BearerAuth) -> Route:
 
     async def block_loop(request: Request) -> Response:
         await admin(request)
-        wanted = validated(BlockLoop, await request.body())
+        wanted = validated(BlockLoop, await whole_body(request))
         began = time.monotonic_ns()
         time.sleep(wanted.seconds)  # noqa: ASYNC251 - exactly what is asked for
         return Response(

@@ -12,7 +12,8 @@ from starlette.responses import Response
 
 from services.api.admission import Admission
 from services.api.auth import BearerAuth
-from services.api.bodies import OUTERMOST_S, idempotency_key, patience_s, validated
+from services.api.bodies import OUTERMOST_S, idempotency_key, patience_s, validated, whole_body
+from services.api.observation import stage
 from services.api.openapi import Operation
 from services.contracts.flights import FlightFeatures
 from services.featurestore.store import FeatureStore
@@ -25,7 +26,7 @@ class FeatureWrite(BaseModel):
 
     entity_id: UUID
     event_time: AwareDatetime
-    segment: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    segment: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00]*$")]
     features: FlightFeatures
 
 
@@ -47,6 +48,7 @@ OPERATION = Operation(
     codes=(
         "invalid_timeout",
         "unauthorized",
+        "request_timeout",
         "slot_moved",
         "invalid_request",
         "refused_by_store",
@@ -73,10 +75,11 @@ class FeatureWriter:
 
     async def endpoint(self, request: Request) -> Response:
         await self.auth(request)  # before anything is read: who may not write learns nothing about bodies
+        body = await whole_body(request)
         patience = patience_s(request, OUTERMOST_S)
         key = idempotency_key(request)
-        write = validated(FeatureWrite, await request.body())
-        with self.admission.admit():
+        write = validated(FeatureWrite, body)
+        with self.admission.admit(), stage(request.scope, "write"):
             done = await self.store.write(
                 write.entity_id,
                 write.event_time,

@@ -10,7 +10,10 @@ import orjson
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: time (UTC), level, logger, replica, message, and the traceback if there is one."""
+    """One object a line: time (UTC), level, logger, replica, message, then `extra={"fields": {...}}` and the traceback.
+
+    experiments/logs.py reads these lines.
+    """
 
     def __init__(self, replica: str) -> None:
         super().__init__()
@@ -23,6 +26,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "replica": self._replica,
             "message": record.getMessage(),
+            **getattr(record, "fields", {}),
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)

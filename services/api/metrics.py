@@ -1,13 +1,8 @@
-"""Prometheus metrics of one replica, and the one middleware: it counts, names the replica and bounds request bodies.
-
-Pure ASGI: a BaseHTTPMiddleware would cost three quarters of the throughput.
-"""
+"""Prometheus metrics of one replica. Every label has a bounded set of values: none comes from what a caller sent."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from http import HTTPStatus
 
 from prometheus_client import (
     CollectorRegistry,
@@ -19,26 +14,18 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.api.problems import problem
 from services.breaker import Breaker, State
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-PATHS = frozenset({"/v1/predict", "/v1/features", "/healthz", "/readyz", "/metrics"})
-"""Everything else is counted as `other`, so that no client can make new time series."""
 
 LATENCY_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 """From a cache hit (1 ms) to the longest a write may take (5 s)."""
 
 LAG_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """A busy loop is late by milliseconds; from 0.25 s on the watchdog calls it blocked."""
-
-MAX_BODY_BYTES = 64 * 1024
-"""A request is a few hundred bytes; a replica never buffers more than this for anybody."""
 
 
 class Metrics:
@@ -51,9 +38,20 @@ class Metrics:
         GCCollector(registry=self.registry)
         self.requests = Histogram(
             "breakwater_api_request_seconds",
-            "Requests by path and status; from the first byte's arrival in the application to the last byte out.",
+            "Requests by route (other: no route of ours) and status; from the request's head to the last byte out.",
             ["path", "status"],
             buckets=LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.refusals = Counter(
+            "breakwater_api_refusals",
+            "Refused requests by the code of docs/errors.md.",
+            ["code"],
+            registry=self.registry,
+        )
+        self.access_suppressed = Counter(
+            "breakwater_api_access_lines_suppressed",
+            "Failed or slow requests without a line in the log, because there were too many of them.",
             registry=self.registry,
         )
         self.loop_lag = Histogram(
@@ -136,57 +134,3 @@ def metrics_endpoint(metrics: Metrics) -> Callable[[Request], Response]:
         return Response(generate_latest(metrics.registry), headers={"content-type": CONTENT_TYPE})
 
     return endpoint
-
-
-class ReplicaMiddleware:
-    """Around every request. While `draining`, answers ask for the connection to be closed, so that none is left."""
-
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, replica: str, draining: Callable[[], bool]) -> None:
-        self._app = app
-        self._metrics = metrics
-        self._replica = replica
-        self._draining = draining
-        self._series: dict[tuple[str, int], Histogram] = {}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        status = int(HTTPStatus.INTERNAL_SERVER_ERROR)
-
-        async def counted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-breakwater-replica"] = self._replica
-                if self._draining():
-                    headers["connection"] = "close"
-            await send(message)
-
-        started = time.perf_counter()
-        self._metrics.in_flight.inc()
-        try:
-            refusal = _body_refusal(scope)
-            await (refusal or self._app)(scope, receive, counted)
-        finally:
-            self._metrics.in_flight.dec()
-            self._observe(scope["path"], status, time.perf_counter() - started)
-
-    def _observe(self, path: str, status: int, seconds: float) -> None:
-        key = (path if path in PATHS else "other", status)
-        series = self._series.get(key)
-        if series is None:
-            series = self._series[key] = self._metrics.requests.labels(key[0], str(status))
-        series.observe(seconds)
-
-
-def _body_refusal(scope: Scope) -> Response | None:
-    """A body must announce its length, and it must be small; the server holds it to that length."""
-    headers = dict(scope["headers"])
-    if b"transfer-encoding" in headers:
-        return problem("length_required", "send the body with a Content-Length")
-    length = headers.get(b"content-length", b"0")
-    if not length.isdigit() or int(length) > MAX_BODY_BYTES:
-        return problem("body_too_large", f"send at most {MAX_BODY_BYTES} bytes of body")
-    return None

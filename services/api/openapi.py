@@ -5,18 +5,31 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from services.api.bodies import IDEMPOTENCY_HEADER, OUTERMOST_S, TIMEOUT_HEADER
+from services.api.bodies import IDEMPOTENCY_HEADER, MAX_BODY_BYTES, MAX_TIMEOUT_MS, OUTERMOST_S, TIMEOUT_HEADER
+from services.api.correlation import REQUEST_ID_HEADER, REQUEST_ID_PATTERN
 from services.api.problems import CODES
 
 ALWAYS: Final = ("bad_request", "length_required", "body_too_large", "internal")
 """What any operation may be answered with."""
 
 REF: Final = "#/components/schemas/{model}"
+
+ANSWER_HEADERS: Final[dict[str, Any]] = {
+    "x-request-id": {
+        "description": "The request's own name in logs and traces: the caller's where it sent a good one.",
+        "schema": {"type": "string", "pattern": f"^{REQUEST_ID_PATTERN}$"},
+    },
+    "x-breakwater-replica": {"description": "Which replica answered.", "schema": {"type": "string"}},
+}
+RETRY_HEADERS: Final[dict[str, Any]] = {
+    "retry-after": {"description": "Seconds until a repetition makes sense.", "schema": {"type": "integer"}}
+}
 
 
 class InvalidPlace(BaseModel):
@@ -78,10 +91,15 @@ def _post(operation: Operation) -> dict[str, Any]:
         "parameters": _parameters(operation),
         "requestBody": {
             "required": True,
+            "description": f"At most {MAX_BODY_BYTES} bytes, with a Content-Length. Its types are JSON's own.",
             "content": {"application/json": {"schema": bodies[0] if len(bodies) == 1 else {"oneOf": bodies}}},
         },
         "responses": {
-            "200": {"description": "Done", "content": {"application/json": {"schema": _schema(operation.answer)}}},
+            "200": {
+                "description": "Done",
+                "headers": ANSWER_HEADERS,
+                "content": {"application/json": {"schema": _schema(operation.answer)}},
+            },
             **_refusals(operation),
         },
     }
@@ -92,7 +110,13 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
         "name": TIMEOUT_HEADER,
         "in": "header",
         "description": f"How long the caller waits, in milliseconds; at most {OUTERMOST_S:.0f} s are used.",
-        "schema": {"type": "integer", "minimum": 1},
+        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_TIMEOUT_MS},
+    }
+    name = {
+        "name": REQUEST_ID_HEADER.decode(),
+        "in": "header",
+        "description": "The caller's name for this request, for logs and traces; another form of it is not used.",
+        "schema": {"type": "string"},
     }
     key = {
         "name": IDEMPOTENCY_HEADER,
@@ -100,7 +124,7 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
         "description": "The same for a repetition of the same write; without it, it is derived from the content.",
         "schema": {"type": "string", "format": "uuid"},
     }
-    return [patience, key] if operation.idempotent_by_key else [patience]
+    return [patience, name, key] if operation.idempotent_by_key else [patience, name]
 
 
 def _refusals(operation: Operation) -> dict[str, Any]:
@@ -109,7 +133,11 @@ def _refusals(operation: Operation) -> dict[str, Any]:
         by_status[int(CODES[code])].append(code)
     content = {"application/problem+json": {"schema": _schema(ProblemDetails)}}
     return {
-        str(status): {"description": " or ".join(f"`{code}`" for code in codes), "content": content}
+        str(status): {
+            "description": " or ".join(f"`{code}`" for code in codes),
+            "headers": ANSWER_HEADERS | RETRY_HEADERS if status == HTTPStatus.SERVICE_UNAVAILABLE else ANSWER_HEADERS,
+            "content": content,
+        }
         for status, codes in sorted(by_status.items())
     }
 

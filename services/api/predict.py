@@ -19,8 +19,9 @@ from starlette.responses import Response
 
 from services.api.admission import Admission
 from services.api.auth import BearerAuth
-from services.api.bodies import patience_s, validated
+from services.api.bodies import patience_s, validated, whole_body
 from services.api.model_watch import ActiveModel, ModelWatch
+from services.api.observation import stage
 from services.api.openapi import Operation
 from services.api.problems import ContractBroken, DeadlineExceeded, FeaturesNotFound, NoModelLoaded
 from services.api.scores import Scores
@@ -90,8 +91,9 @@ class Predictor:
 
     async def endpoint(self, request: Request) -> Response:
         await self.auth(request)
+        body = await whole_body(request)
         patience = patience_s(request, ANSWER_S)
-        wanted = validated(REQUEST, await request.body())
+        wanted = validated(REQUEST, body)
         with self.admission.admit():
             model = self.models.current
             if model is None:
@@ -99,8 +101,10 @@ class Predictor:
             if isinstance(wanted, ByVector):
                 vector, staleness_s = wanted.features, None
             else:
-                vector, staleness_s, patience = await self._stored(wanted, patience)
-            score, source = await self.scores.get(model, model.encoder.row(vector), patience)
+                with stage(request.scope, "read features"):
+                    vector, staleness_s, patience = await self._stored(wanted, patience)
+            with stage(request.scope, "score"):
+                score, source = await self.scores.get(model, model.encoder.row(vector), patience)
         return Response(_render(model, score, source, staleness_s), media_type="application/json")
 
     async def _stored(self, wanted: ByEntity, patience: float) -> tuple[FlightFeatures, float | None, float]:
@@ -109,7 +113,10 @@ class Predictor:
         try:
             async with asyncio.timeout(patience):
                 row = await self.store.read(
-                    wanted.entity_id, wanted.event_time, read_your_writes=wanted.read_your_writes
+                    wanted.entity_id,
+                    wanted.event_time,
+                    read_your_writes=wanted.read_your_writes,
+                    timeout_s=patience,
                 )
         except TimeoutError:
             raise DeadlineExceeded("the features were not read in time: try again, or allow more time") from None
@@ -138,6 +145,7 @@ OPERATION = Operation(
         "invalid_timeout",
         "unauthorized",
         "features_not_found",
+        "request_timeout",
         "invalid_request",
         "overloaded",
         "no_model",

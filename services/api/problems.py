@@ -12,7 +12,9 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from services.api.observation import observed, request_fields
 from services.featurestore.errors import (
     CommitUnknown,
     FeatureStoreError,
@@ -36,6 +38,7 @@ CODES: Final[Mapping[str, HTTPStatus]] = {
     "not_found": HTTPStatus.NOT_FOUND,
     "features_not_found": HTTPStatus.NOT_FOUND,
     "method_not_allowed": HTTPStatus.METHOD_NOT_ALLOWED,
+    "request_timeout": HTTPStatus.REQUEST_TIMEOUT,
     "slot_moved": HTTPStatus.CONFLICT,
     "length_required": HTTPStatus.LENGTH_REQUIRED,
     "body_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -70,6 +73,15 @@ class BadRequest(Problem):
 
 class InvalidTimeout(Problem):
     code = "invalid_timeout"
+
+
+class RequestTimedOut(Problem):
+    """The caller did not send what it announced, so that nothing else can come on its connection."""
+
+    code = "request_timeout"
+
+    def response(self) -> Response:
+        return problem(self.code, str(self), headers={"connection": "close"})
 
 
 class Unauthorized(Problem):
@@ -131,17 +143,28 @@ STORE_PROBLEMS: Final[Mapping[type[FeatureStoreError], str]] = {
 NOT_ROUTED: Final = {HTTPStatus.NOT_FOUND: "not_found", HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed"}
 
 
+class ProblemResponse(Response):
+    """Tells the layer its code when it is sent."""
+
+    media_type = "application/problem+json"
+
+    def __init__(self, code: str, content: bytes, status: HTTPStatus, headers: Mapping[str, str]) -> None:
+        super().__init__(content, status_code=status, headers=headers)
+        self._code = code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        observation = observed(scope)
+        if observation is not None:
+            observation.code = self._code
+        await super().__call__(scope, receive, send)
+
+
 def problem(code: str, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any) -> Response:
     """The response for a code of the table; `members` are additional ones of the problem object."""
     status = CODES[code]
     content = {"type": "about:blank", "title": status.phrase, "status": status, "code": code, "detail": detail}
     retry = {"retry-after": str(RETRY_AFTER_S)} if status is HTTPStatus.SERVICE_UNAVAILABLE else {}
-    return Response(
-        orjson.dumps(content | members),
-        status_code=status,
-        media_type="application/problem+json",
-        headers={**retry, **(headers or {})},
-    )
+    return ProblemResponse(code, orjson.dumps(content | members), status, {**retry, **(headers or {})})
 
 
 def install(app: FastAPI) -> None:
@@ -157,10 +180,10 @@ async def _refused(_: Request, error: Exception) -> Response:
     return cast(Problem, error).response()
 
 
-async def _store_failed(_: Request, error: Exception) -> Response:
+async def _store_failed(request: Request, error: Exception) -> Response:
     known = STORE_PROBLEMS.get(type(cast(FeatureStoreError, error)))
     if known is None:
-        logger.error("the feature store failed", exc_info=error)
+        logger.error("the feature store failed", exc_info=error, extra={"fields": request_fields(request.scope)})
         return problem(Problem.code, "the feature store failed; see the log")
     return problem(known, str(error))
 
@@ -177,5 +200,5 @@ async def _not_routed(_: Request, error: Exception) -> Response:
 
 
 async def _failed(_: Request, error: Exception) -> Response:
-    # The server logs the traceback; the client learns nothing about the inside.
+    # The layer logs the traceback; the client learns nothing about the inside.
     return problem(Problem.code, "the replica failed; the fault is in its log")

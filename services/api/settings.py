@@ -45,13 +45,23 @@ class PoolSettings(_Section):
     max: int = Field(ge=2)
 
 
+class TraceSettings(_Section):
+    """Where traces go: a collector's URL for OTLP over HTTP (`http://127.0.0.1:4318/v1/traces`).
+
+    `sample` of the requests are traced, and those whose caller asks for it.
+    """
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^/@\s]+(/[^@\s]*)?$")]
+    sample: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
 class Settings(_Section):
     """`etcd` are client URLs, `artifacts` is the artifact store's URL, `jvm_heap_mb` the -Xmx of the scoring runtime.
 
     `models_dir` is where each replica keeps, in a directory of its own, the last pointer and remote artifacts' copies.
 
     `agent_port` is where the watchdog answers the edge, `watchdog_ms` how long the event loop may be blocked. `chaos`
-    says whether experiments may block it (with the admin token).
+    says whether experiments may block it (with the admin token). `traces` is off without it.
     """
 
     environment: str
@@ -71,6 +81,7 @@ class Settings(_Section):
     jvm_heap_mb: int = Field(ge=32)
     watchdog_ms: int = Field(ge=50)
     chaos: bool
+    traces: TraceSettings | None = None
 
     @model_validator(mode="after")
     def _no_chaos_in_production(self) -> Settings:

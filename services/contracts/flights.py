@@ -16,6 +16,8 @@ MODEL_NAME: Final = "flight-delay"
 TARGET: Final = "late"
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Level = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[^\x00]*$")]
+"""Carriers and airports have 2 to 4 letters; PostgreSQL stores no NUL."""
 
 
 class FlightFeatures(BaseModel):
@@ -28,9 +30,9 @@ class FlightFeatures(BaseModel):
     departure_minute: Annotated[int, Field(ge=0, lt=1440)]  # scheduled, local minute of the day
     arrival_minute: Annotated[int, Field(ge=0, lt=1440)]  # scheduled, local minute of the day
     distance: Annotated[float, Field(gt=0, lt=2**31, allow_inf_nan=False)]  # miles
-    carrier: str
-    origin: str
-    dest: str
+    carrier: Level
+    origin: Level
+    dest: Level
     plane_year: Finite | None = None  # year of manufacture
     seats: Finite | None = None
     temp: Finite | None = None  # degrees Fahrenheit, weather at the origin in the hour of the departure

@@ -8,12 +8,16 @@ class FeatureStoreError(Exception):
 
 
 class ShardUnavailable(FeatureStoreError):
-    """The shard did not serve the request. A write that raises this is certainly not applied."""
+    """The shard did not serve the request. A write that raises this is certainly not applied.
 
-    def __init__(self, shard: int, reason: str) -> None:
+    `broke`: a connection failed in use, so another one may serve; else the shard as a whole did not.
+    """
+
+    def __init__(self, shard: int, reason: str, *, broke: bool = False) -> None:
         super().__init__(f"shard {shard} did not serve the request: {reason}; nothing was applied, try again")
         self.shard = shard
         self.reason = reason
+        self.broke = broke
 
 
 class CommitUnknown(FeatureStoreError):

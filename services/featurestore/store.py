@@ -28,6 +28,7 @@ from services.featurestore.pools import (
     ShardConnection,
     ShardPool,
 )
+from services.retry import retried
 
 WRITE_TIMEOUT_S: Final = 5.0
 """From the first statement to the COMMIT's answer: well above a failover of the synchronous standby's stream, well
@@ -36,8 +37,9 @@ below what a client waits; after it the connection is given up."""
 READ_TIMEOUT_S: Final = 0.5
 """A key lookup takes under 1 ms; a silent server is left early enough for a second try within the client's patience."""
 
-READ_ATTEMPTS: Final = 2
-"""A read may meet a server that has just died once; the second attempt uses another connection."""
+RETRY_S: Final = 1.0
+"""After a connection broke, others are tried for so long: a failover by the warden fits in, as at the breaker. Longer
+would let an ending replica's writes outlast its drain."""
 
 OWNED: Final = "select 1 from owned_slots where slot = %s for share"
 ENTITY: Final = """
@@ -182,8 +184,10 @@ class FeatureStore:
     ) -> Acknowledgement:
         """Insert or replace one vector.
 
-        Raises ShardUnavailable, NotOwner, InvalidRequest (certainly not applied) or CommitUnknown. A caller that is
-        cancelled, or whose `timeout_s` is over, does not cancel the write: it runs on to its own end.
+        Raises ShardUnavailable, NotOwner, InvalidRequest (certainly not applied) or CommitUnknown. What certainly was
+        not applied because its connection broke is tried again; what may have been is not, for a repetition could
+        overwrite what somebody else wrote since. A caller that is cancelled, or whose `timeout_s` is over, does not
+        cancel a write that was sent: it runs on to its own end.
         """
         began = time.monotonic()
         slot_map = self._slot_map()
@@ -198,21 +202,33 @@ class FeatureStore:
             orjson.dumps(features).decode(),
             idempotency_key,
         )
-        connection = await lane.writes.acquire(timeout_s)
-        try:
-            async with asyncio.timeout(began + timeout_s - time.monotonic() if timeout_s < math.inf else None):
-                return await self._to_its_end(_write(lane, connection, write))
-        except TimeoutError:
-            raise CommitUnknown(lane.shard, "the caller's time was over first") from None
 
-    async def read(self, entity_id: UUID, event_time: datetime, *, read_your_writes: bool = False) -> FeatureRow | None:
+        async def attempt() -> Acknowledgement:
+            connection = await lane.writes.acquire(began + timeout_s - time.monotonic())
+            try:
+                async with asyncio.timeout(began + timeout_s - time.monotonic() if timeout_s < math.inf else None):
+                    return await self._to_its_end(_write(lane, connection, write))
+            except TimeoutError:
+                raise CommitUnknown(lane.shard, "the caller's time was over first") from None
+
+        return await retried(attempt, again=_broke, give_up_at=began + min(timeout_s, RETRY_S))
+
+    async def read(
+        self,
+        entity_id: UUID,
+        event_time: datetime,
+        *,
+        read_your_writes: bool = False,
+        timeout_s: float = math.inf,
+    ) -> FeatureRow | None:
         """The vector of exactly this entity and time, None when there is none. Raises ShardUnavailable.
 
         From a standby when there is one; `read_your_writes` reads the primary, which has every acknowledged write.
+        `timeout_s` bounds the wait for a connection, and when a further attempt may begin.
         """
         lane = self._lane(self._slot_map().shard_of(entity_id))
         key = (entity_id, _aware(event_time, lane.shard))
-        rows = await self._query(lane, READ_ONE, key, primary=read_your_writes)
+        rows = await self._query(lane, READ_ONE, key, primary=read_your_writes, timeout_s=timeout_s)
         return _feature_row(rows[0]) if rows else None
 
     async def read_many(
@@ -277,18 +293,22 @@ class FeatureStore:
             raise
         return str(rows[0][0]) if rows else None
 
-    async def _query(self, lane: _Lane, query: str, parameters: Sequence[Any], *, primary: bool) -> list[TupleRow]:
+    async def _query(
+        self, lane: _Lane, query: str, parameters: Sequence[Any], *, primary: bool, timeout_s: float = math.inf
+    ) -> list[TupleRow]:
         pool = lane.writes if primary else lane.reads
-        for _ in range(READ_ATTEMPTS):
-            connection = await pool.acquire()
+        began = time.monotonic()
+
+        async def attempt() -> list[TupleRow]:
+            connection = await pool.acquire(began + timeout_s - time.monotonic())
             try:
                 return await self._to_its_end(_fetch(pool, connection, query, parameters))
-            except psycopg.OperationalError as error:
-                last_error = error
             except psycopg.Error as error:
-                # a standby, for one, that has not replayed a migration yet
-                raise ShardUnavailable(lane.shard, str(error)) from error
-        raise ShardUnavailable(lane.shard, str(last_error)) from last_error
+                # a standby, for one, that has not replayed a migration yet, is not broken
+                broke = isinstance(error, psycopg.OperationalError)
+                raise ShardUnavailable(lane.shard, str(error), broke=broke) from error
+
+        return await retried(attempt, again=_broke, give_up_at=began + min(timeout_s, RETRY_S))
 
     async def _to_its_end(self, work: Awaitable[Result]) -> Result:
         # psycopg answers the cancellation of a task with a cancel request to the server, which would end the wait for
@@ -297,6 +317,10 @@ class FeatureStore:
         self._finishing.add(task)
         task.add_done_callback(self._finishing.discard)
         return await asyncio.shield(task)
+
+
+def _broke(error: Exception) -> bool:
+    return isinstance(error, ShardUnavailable) and error.broke
 
 
 async def _write(lane: _Lane, connection: ShardConnection, write: _Write) -> Acknowledgement:
@@ -332,8 +356,9 @@ async def _write(lane: _Lane, connection: ShardConnection, write: _Write) -> Ack
         if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
             healthy = await _rolled_back(connection)
             raise InvalidRequest(lane.shard, str(error)) from error
-        # also SQLSTATE 25006: a session on a server that is no primary any more is of no use to anybody
-        raise ShardUnavailable(lane.shard, str(error)) from error
+        # a session on a server that is no primary any more is of no use to anybody
+        broke = isinstance(error, psycopg.OperationalError | psycopg.errors.ReadOnlySqlTransaction)
+        raise ShardUnavailable(lane.shard, str(error), broke=broke) from error
     finally:
         await (lane.writes.release(connection) if healthy else lane.writes.discard(connection))
 

@@ -76,6 +76,15 @@ async def until_open(cache: ScoreCache) -> None:
     raise AssertionError(f"the cache did not open within {SOON_S} s")
 
 
+async def test_a_fault_of_ours_closes_it_for_a_moment_only(cache: ScoreCache, caplog: pytest.LogCaptureFixture) -> None:
+    def faulty(value: bytes | None, turn: Turn) -> None:
+        raise KeyError("a fault of ours")
+
+    cache.look_up(b"absent", faulty)
+    await until_open(cache)
+    assert [record for record in caplog.records if record.exc_info and "fault of ours" in record.message]
+
+
 async def test_what_was_put_is_got_until_it_expires(cache: ScoreCache, redis: RedisServer) -> None:
     assert await get(cache, b"absent") is None
     cache.store(b"key", b"\x00binary\xff")

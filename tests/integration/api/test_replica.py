@@ -15,6 +15,7 @@ import httpx
 import psycopg
 import pytest
 
+from services.api.access import ONE_IN
 from services.api.cache import ROUND_TRIP_S
 from services.contracts.slots import SlotMap, slot_of
 from services.featurestore.slots import apply_slot_map
@@ -362,8 +363,17 @@ def test_the_documentation_says_what_the_routes_do(replica: Replica) -> None:
 
 
 def test_the_log_is_json_and_holds_no_secret(replica: Replica, platform: Platform) -> None:
+    query = "?token=hidden-in-a-query"
+    for path in ("/v1/predict", "/hidden-in-a-path"):
+        for _ in range(ONE_IN):
+            replica.http.post(
+                path + query, json={"carrier": "hidden-in-a-body"}, headers={"x-request-id": "hidden\there"}
+            )
     assert all({"time", "level", "logger", "replica", "message"} <= line.keys() for line in replica.lines())
+    lines = [line for line in replica.lines() if line["logger"] == "services.api.access"]
+    assert {"method", "route", "status", "ms", "request_id"} <= lines[-1].keys()
     text = replica.log.read_text()
+    assert "hidden" not in text
     secrets = [platform.token, platform.redis.password_file.read_text(), platform.postgres[0].password]
     assert not [secret for secret in secrets if secret in text]
 

@@ -16,7 +16,8 @@ from services.contracts.shards import ShardEndpoints
 from services.featurestore import pools as pools_module
 from services.featurestore import store as store_module
 from services.featurestore.errors import CommitUnknown, ShardUnavailable
-from services.featurestore.store import Acknowledgement, FeatureStore
+from services.featurestore.pools import ACQUIRE_TIMEOUT_S
+from services.featurestore.store import RETRY_S, Acknowledgement, FeatureStore
 from tests.integration.featurestore.servers import Postgres
 from tests.integration.featurestore.writers import (
     NOW,
@@ -35,6 +36,7 @@ Servers = tuple[Postgres, Postgres]
 Write = asyncio.Task[Acknowledgement]
 SOON_S = 20.0
 """Longest wait for what a healthy server does at once."""
+LONGER_THAN_RETRIES_S = 2 * (RETRY_S + ACQUIRE_TIMEOUT_S)
 LIBRARY_BACK_OFF_S = 1.0
 """psycopg_pool's first pause; then it doubles. Being back well before proves that it is not in the way."""
 
@@ -56,6 +58,19 @@ def session_waiting_for_standby(superuser: psycopg.Connection) -> int | None:
     """Process id of a session whose COMMIT waits for a synchronous standby."""
     row = superuser.execute("select pid from pg_stat_activity where wait_event = 'SyncRep'").fetchone()
     return None if row is None else int(row[0])
+
+
+async def session_waiting_for_lock(superuser: psycopg.Connection, *, after: int = 0) -> int:
+    """Process id of a session of the store's that waits for a lock, another one than `after`."""
+    waiting = (
+        "select pid from pg_stat_activity where wait_event_type = 'Lock' and application_name = 'test' and pid != %s"
+    )
+    async with asyncio.timeout(SOON_S):
+        while True:
+            row = superuser.execute(waiting, (after,)).fetchone()
+            if row is not None:
+                return int(row[0])
+            await asyncio.sleep(0.01)
 
 
 async def write_that_waits(store: FeatureStore, superuser: psycopg.Connection) -> tuple[Write, UUID, int]:
@@ -135,14 +150,28 @@ async def test_a_write_that_never_reached_commit_certainly_failed(
     assert len(stored_entities(shards[0])) == 1
 
 
+async def test_a_write_whose_connection_broke_before_its_commit_is_done_again(shards: Shards, servers: Servers) -> None:
+    async with open_store(shards) as store:
+        await store.probe(0)
+        with servers[0].superuser(shards[0].dbname) as blocker, servers[0].superuser() as onlooker:
+            blocker.execute("begin; lock table entities")
+            write = writing(store)
+            first = await session_waiting_for_lock(onlooker)
+            onlooker.execute("select pg_terminate_backend(%s)", (first,))
+            await session_waiting_for_lock(onlooker, after=first)
+            blocker.execute("rollback")
+        await write
+    assert len(stored_entities(shards[0])) == 1
+
+
 async def test_a_server_killed_under_writes_loses_nothing_and_denies_nothing(shards: Shards, servers: Servers) -> None:
     async with open_store(shards) as store:
         crowd = Crowd(store, shard=0, shards=2)
         writers = [asyncio.ensure_future(crowd.write()) for _ in range(8)]
-        for _ in range(3):
+        for away_s in (0.1, 0.1, LONGER_THAN_RETRIES_S):
             await crowd.acknowledges(50)
             await asyncio.to_thread(servers[0].kill)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(away_s)
             await asyncio.to_thread(servers[0].start)
         await crowd.acknowledges(50)
         crowd.stop()

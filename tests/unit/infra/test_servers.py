@@ -16,7 +16,7 @@ from infra.local.account import Account
 from infra.local.plan import LocalPlan
 from infra.local.secrets import Secrets
 from infra.local.servers import Program
-from services.api.settings import Settings
+from services.api.settings import Settings, TraceSettings
 from services.h2o.node import NodeConfig
 from services.registry.reconciler import ReconcilerConfig
 from tests.unit.infra.conftest import topology
@@ -169,6 +169,17 @@ def test_replicas_may_be_blocked_only_where_the_topology_says_so(
     servers.prepare(plan, secrets.ensure(plan, account), account)
     config = json.loads((plan.member("api-0").directory / "api.json").read_text())
     assert config["chaos"] is allowed
+
+
+def test_replicas_are_told_where_traces_go_if_anywhere(tmp_path: Path, account: Account) -> None:
+    endpoint = "http://127.0.0.1:4318/v1/traces"
+    for wanted, told in ((None, None), ({"endpoint": endpoint}, TraceSettings(endpoint=endpoint, sample=0.01))):
+        plan = LocalPlan(topology(api={"traces": wanted}), tmp_path)
+        plan.state.mkdir(exist_ok=True)
+        tls.ensure(plan, account)
+        servers.prepare(plan, secrets.ensure(plan, account), account)
+        settings = Settings.model_validate_json((plan.member("api-0").directory / "api.json").read_bytes())
+        assert settings.traces == told
 
 
 def test_clients_cannot_ask_for_faults_through_the_edge(plan: LocalPlan) -> None:

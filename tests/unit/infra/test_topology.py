@@ -64,6 +64,16 @@ BOUNDS: list[tuple[dict[str, Any], str, str]] = [
         "api.replicas is 31: the local runtime has ports for 30",
     ),
     ({"api": {"pool": {"min": 9}}}, "breakwater:api.pool", "pool min 9 is more than max 8"),
+    (
+        {"api": {"traces": {"endpoint": "http://user:secret@127.0.0.1:4318/v1/traces"}}},
+        "breakwater:api.traces.endpoint",
+        "should match pattern",
+    ),
+    (
+        kubernetes() | {"api": {"traces": {"endpoint": "http://collector:4318/v1/traces"}}},
+        "(whole)",
+        "let nothing out to a collector yet",
+    ),
     ({"local": {"port_base": 80}}, "breakwater:local.port_base", "greater than or equal to 1024"),
     ({"local": {"port_base": 64001}}, "breakwater:local.port_base", "less than or equal to 64000"),
     ({"runtime": "kubernetes"}, "(whole)", "the kubernetes runtime needs breakwater:kubernetes"),
