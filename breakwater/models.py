@@ -13,7 +13,7 @@ from breakwater.console import out as console
 from services.contracts.flights import MODEL_NAME
 
 if TYPE_CHECKING:
-    from services.registry.published import Pointer
+    from services.registry.reload import Reload
 
 MODEL_OPTION = click.option("--model", default=MODEL_NAME, show_default=True)
 REASON_OPTION = click.option("--reason", required=True, help="Kept with the change, for ever.")
@@ -79,19 +79,18 @@ def show(environment: str, version: str, model: str) -> None:
 @REASON_OPTION
 @click.option("--to", "stage", default="production", show_default=True, type=click.Choice(["staging", "production"]))
 def promote(environment: str, version: str, model: str, reason: str, stage: str) -> None:
-    """Move a version on, through staging; its artifacts are verified before, and what it replaces is archived."""
+    """Move a version on, through staging; into production only when every live replica has prepared it."""
     from breakwater.workloads import actor, open_registry
     from infra.stack import local_plan
     from services.registry.registry import Why
 
     why = Why(actor(), reason)
     with open_registry(local_plan(environment)) as registry:
-        if stage == "staging" or registry.version(model, version).stage == "registered":
-            registry.stage(model, version, why)
         if stage == "staging":
+            registry.stage(model, version, why)
             console.print(f"{model} {version} is in staging")
             return
-        _tell(registry.promote(model, version, why))
+        _tell(registry.bring_into_production(model, version, why))
 
 
 @models.command()
@@ -99,7 +98,7 @@ def promote(environment: str, version: str, model: str, reason: str, stage: str)
 @MODEL_OPTION
 @REASON_OPTION
 def rollback(environment: str, model: str, reason: str) -> None:
-    """Go back to the version that served before the one that serves, and archive that."""
+    """Go back to the version that served before the one that serves, in the same way, and archive that."""
     from breakwater.workloads import actor, open_registry
     from infra.stack import local_plan
     from services.registry.registry import Why
@@ -108,5 +107,7 @@ def rollback(environment: str, model: str, reason: str) -> None:
         _tell(registry.rollback(model, Why(actor(), reason)))
 
 
-def _tell(pointer: Pointer) -> None:
-    console.print(f"{pointer.name} {pointer.version} is in production, generation {pointer.generation}")
+def _tell(reload: Reload) -> None:
+    from breakwater.workloads import spoken
+
+    console.print(f"{reload.pointer.name} {reload.pointer.version} is in production, {spoken(reload)}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import getpass
-import json
 import socket
 import tempfile
 import time
@@ -20,7 +19,7 @@ from infra.environment import EnvironmentFault
 from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
 from infra.local.probe import get_json
 from infra.local.runtime import Progress
-from services.contracts.flights import MODEL_NAME, FlightFeatures
+from services.contracts.flights import MODEL_NAME, contract_schema
 from services.coordination.etcd import EtcdClient
 from services.etl.flights import LoadProgress, load_flights
 from services.etl.source import ALL_MONTHS
@@ -30,6 +29,7 @@ from services.h2o.cluster import H2OCluster
 from services.h2o.job import JobSpec, run
 from services.registry.card import ModelCard
 from services.registry.registry import ModelRegistry, Why
+from services.registry.reload import Reload
 from services.registry.store import ArtifactStore
 
 SERVING_S: Final = 30.0
@@ -82,9 +82,10 @@ def train_model(plan: LocalPlan, progress: Progress, *, seed: int, split: dateti
             registry.register(
                 model.model_zip, model.card, model.golden, contract_schema(), Why(who, f"trained with seed {seed}")
             )
-            registry.stage(model.card.name, version, Why(who, "trained on the whole cut"))
-            pointer = registry.promote(model.card.name, version, Why(who, "breakwater train promotes what it trained"))
-        progress.done("registry", f"{pointer.name} {pointer.version} in production, generation {pointer.generation}")
+            reload = registry.bring_into_production(
+                model.card.name, version, Why(who, "breakwater train promotes what it trained")
+            )
+        progress.done("registry", f"{reload.pointer.version} in production, {spoken(reload)}")
     return model.card
 
 
@@ -95,14 +96,15 @@ def open_registry(plan: LocalPlan) -> Iterator[ModelRegistry]:
         yield ModelRegistry(plan.registry_endpoints(), etcd, plan.environment, ArtifactStore(plan.artifacts))
 
 
-def contract_schema() -> str:
-    """What a model takes, as JSON Schema: stored beside each model."""
-    return json.dumps(FlightFeatures.model_json_schema(), sort_keys=True)
-
-
 def actor() -> str:
     """Who gives the command, for the registry's audit."""
     return f"{getpass.getuser()} on {socket.gethostname()}"
+
+
+def spoken(reload: Reload) -> str:
+    """The generation, and what each live replica does with it."""
+    replicas = ", ".join(f"{each.replica} {each.outcome}" for each in reload.replicas) or "no replica lives yet"
+    return f"generation {reload.pointer.generation}: {replicas}"
 
 
 def has_model(plan: LocalPlan) -> bool:

@@ -27,6 +27,8 @@ EDGE_PROBLEMS: Final = {
 PREDICT_TIMEOUT_MS: Final = 700
 """A replica that has not answered a prediction by then is asked no longer: another one is (once), with time to answer
 within a second. Shorter would double the work of replicas that are merely busy, just when they are."""
+RELOAD_TIMEOUT_S: Final = 30
+"""Preparing (15 s at most), deciding and swapping (5 s): the one request that may take longer than 10 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,8 @@ def render(edge: EdgeFiles) -> str:
         "    http-check expect status 200",
         "    retries 2",
         "    option redispatch 1",
+        "    # a reload waits for every replica to load, prove and warm the candidate",
+        f"    http-request set-timeout server {RELOAD_TIMEOUT_S}s if {{ path /v1/admin/reload-model }}",
         "    # a write that may have been received is never sent again: only connections that never opened",
         "    retry-on conn-failure",
         *(f"    {server}" for server in edge.servers),

@@ -85,6 +85,7 @@ class ApiConfig:
             "etcd": list(plan.etcd_urls),
             "shards": [endpoints.model_dump(mode="json") for endpoints in plan.all_shards()],
             "pool": self.api.pool.model_dump(mode="json"),
+            "registry": plan.registry_endpoints().model_dump(mode="json"),
             "artifacts": plan.artifacts,
             "models_dir": str(MEMBER_DIR),
             "genmodel_jar": str(GENMODEL_JAR),

@@ -217,6 +217,7 @@ def _api(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Account
         "etcd": list(plan.etcd_urls),
         "shards": [endpoints.model_dump(mode="json") for endpoints in plan.all_shards()],
         "pool": plan.topology.api.pool.model_dump(mode="json"),
+        "registry": plan.registry_endpoints().model_dump(mode="json"),
         "artifacts": plan.artifacts,
         "models_dir": str(plan.models_dir),
         "genmodel_jar": str(plan.genmodel_jar),

@@ -48,7 +48,7 @@ class DrainingServer(uvicorn.Server):
         if self._replica.draining or self._loop is None:
             self.should_exit = True
             return
-        self._replica.draining = True
+        self._replica.drain()
         self._loop.call_soon_threadsafe(self._loop.call_later, DRAIN_S, self._end)
 
     def _end(self) -> None:

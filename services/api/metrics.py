@@ -109,6 +109,15 @@ class Metrics:
         self.models_refused = Counter(
             "breakwater_api_models_refused", "Published models that this replica refused.", registry=self.registry
         )
+        self.candidates = Counter(
+            "breakwater_api_candidates",
+            "Candidates that this replica prepared or refused, before any of them could serve.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.jvm_heap = Gauge(
+            "breakwater_api_jvm_heap_used_bytes", "Heap that the scoring runtime uses.", registry=self.registry
+        )
 
     def follow(self, breaker: Breaker) -> None:
         """Show the breaker's state from now on."""

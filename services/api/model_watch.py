@@ -1,60 +1,69 @@
-"""Follows the registry's pointer: loads what it names, proves it, warms it and swaps one reference.
+"""Follows what the registry announces: prepares candidates and swaps one reference when the pointer moves.
 
-A model that cannot be proved is refused and the one that serves goes on serving.
+A model that cannot be proved is refused, with the reason, and the one that serves goes on serving.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import hashlib
 import logging
-import math
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
+from typing import Protocol
 
 from services.api.metrics import Metrics
-from services.api.scoring.errors import ModelRefused, ScoringError
-from services.api.scoring.mojo import MojoScorer
-from services.api.scoring.vector import Row, VectorEncoder
-from services.contracts.flights import CATEGORICAL, FEATURES, TARGET
-from services.registry import ModelCard, ModelSource, NoModel, Pointer, PointerUnreachable, RegistryError
+from services.api.proof import ActiveModel, load
+from services.api.scoring.errors import ScoringError
+from services.api.worker import Worker
+from services.registry import (
+    Candidate,
+    LiveReplica,
+    ModelSource,
+    NoModel,
+    Pointer,
+    PointerUnreachable,
+    Refusal,
+    RegistryError,
+    ReplicaState,
+    Verdict,
+)
 
 POLL_S = 0.5
-"""Reading the pointer is one question to etcd; a new model serves this much later plus its load (0.2 s)."""
+"""Reading a model's keys is one question to etcd; a candidate is loaded this much later."""
+
+POLL_PREPARED_S = 0.1
+"""With a candidate ready the pointer is about to move: all replicas swap within this of each other."""
 
 RETRY_REFUSED_S = 10.0
 """A refused model is tried again this rarely: its files may be restored, but it is usually simply wrong."""
 
-WARM_CALLS = 1000
-"""The JVM's compiler has caught up by then: the first calls take up to 5 ms, later ones 5 to 10 us."""
+MAX_REASON = 500
+"""Characters of a reason that travel to etcd; the log has all."""
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class ActiveModel:
-    """Everything that belongs to one model, so that swapping one reference swaps all of it."""
+class Speaker(Protocol):
+    """Who tells the other side (services/registry/presence.py)."""
 
-    card: ModelCard
-    generation: int
-    scorer: MojoScorer
-    encoder: VectorEncoder
-    identity: bytes
-
-    def cache_key(self, row: Row) -> bytes:
-        """16 bytes that only this artifact with this very row gives."""
-        return hashlib.blake2b(self.identity + self.encoder.pack(row), digest_size=16).digest()
+    def say(self, state: ReplicaState, verdict: Verdict | None) -> None: ...
 
 
 class ModelWatch:
-    """Holds the model that serves in `current` (None before the first) and keeps it what the registry says."""
+    """Holds the model that serves in `current` (None before the first) and keeps it what the registry says.
+
+    `candidate` is what may serve next, `preparing` whether its load goes on, `refused` what was refused since the last
+    swap, `replicas` who lives, as etcd said last.
+    """
 
     def __init__(
         self,
+        replica: str,
         registry: ModelSource,
+        presence: Speaker,
         metrics: Metrics,
         *,
         swapped: Callable[[], None] | None = None,
@@ -62,64 +71,116 @@ class ModelWatch:
     ) -> None:
         """`swapped` is called when another model serves."""
         self.current: ActiveModel | None = None
+        self.candidate: Candidate | None = None
+        self.preparing = False
+        self.refused: Refusal | None = None
+        self.replicas: tuple[LiveReplica, ...] = ()
+        self._replica = replica
         self._registry = registry
+        self._presence = presence
         self._metrics = metrics
         self._swapped = swapped
         self._monotonic = monotonic
-        self._refused: Pointer | None = None
+        self._prepared: ActiveModel | None = None
+        self._verdict: Verdict | None = None
+        self._refused_pointer: Pointer | None = None
         self._retry_at = 0.0
         self._told: str | None = None
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="model-loader")
+        self._loader = Worker("model-loader")
         metrics.model_generation.set(0)
 
     async def run(self) -> None:
-        """Follow the pointer until cancelled."""
+        """Follow until cancelled."""
         while True:
             await self.check()
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(POLL_S if self._prepared is None else POLL_PREPARED_S)
 
     async def check(self) -> None:
-        """Look once. Raises nothing that a bad pointer, card or artifact can cause."""
-        loop = asyncio.get_running_loop()
+        """Look once. Raises nothing that a bad pointer, candidate or artifact can cause."""
         try:
-            pointer = await loop.run_in_executor(self._loader, self._registry.pointer)
-            if not self._wanted(pointer):
-                return
-            candidate = await loop.run_in_executor(self._loader, load, self._registry, pointer)
-        except (NoModel, PointerUnreachable) as error:
+            seen = await self._loader.run(self._registry.look)
+        except PointerUnreachable as error:
+            self._tell(str(error))
+            return
+        except RegistryError as error:
+            self._refuse(None, error)
+            return
+        self.replicas = seen.replicas
+        try:
+            await self._follow(seen.pointer())
+        except NoModel as error:
             self._tell(str(error))
         except RegistryError as error:
             self._refuse(None, error)
-        except _Refusal as error:
-            self._refuse(error.pointer, error)
-        else:
-            self._swap(candidate)
+        await self._answer(seen.candidate)
+        self._presence.say(self.state(), self._verdict)
+
+    def state(self) -> ReplicaState:
+        if self.current is None:
+            return ReplicaState(replica=self._replica, refused=self.refused)
+        return ReplicaState(
+            replica=self._replica,
+            version=self.current.card.version,
+            generation=self.current.generation,
+            refused=self.refused,
+        )
 
     def close(self) -> None:
-        """End the loading thread."""
-        self._loader.shutdown()
+        """End the loading thread; a load that hangs is not waited for."""
+        self._loader.close()
 
-    def _wanted(self, pointer: Pointer) -> bool:
+    async def _follow(self, pointer: Pointer) -> None:
         if self.current is not None and pointer.generation <= self.current.generation:
             if pointer.generation < self.current.generation:
                 self._tell(f"the pointer went back to generation {pointer.generation}: ignored, publish a model again")
-            return False
-        return pointer != self._refused or self._monotonic() >= self._retry_at
+            return
+        for ready in (self._prepared, self.current):
+            if ready is not None and ready.pointer.same_version(pointer):
+                self._swap(replace(ready, pointer=pointer))
+                return
+        if pointer == self._refused_pointer and self._monotonic() < self._retry_at:
+            return
+        try:
+            model = await self._loader.run(partial(load, self._registry, pointer))
+        except (RegistryError, ScoringError) as error:
+            self._refuse(pointer, error)
+        else:
+            self._swap(model)
 
-    def _swap(self, candidate: ActiveModel) -> None:
-        self.current = candidate
-        self._refused = self._told = None
-        self._metrics.model_generation.set(candidate.generation)
+    async def _answer(self, candidate: Candidate | None) -> None:
+        """Prepare a new candidate and remember the verdict; forget both when the candidate is gone."""
+        if candidate is None:
+            self.candidate = self._prepared = self._verdict = None
+            return
+        if self.candidate is not None and self.candidate.attempt == candidate.attempt:
+            return
+        self.candidate, self.preparing, self._prepared = candidate, True, None
+        refused: str | None = None
+        try:
+            self._prepared = await self._loader.run(partial(load, self._registry, candidate.pointer))
+        except (RegistryError, ScoringError) as error:
+            refused = str(error)[:MAX_REASON]
+            self.refused = Refusal(version=candidate.pointer.version, reason=refused)
+            self._tell(f"candidate {candidate.pointer.version} is refused, {self._serving()}: {error}")
+        finally:
+            self.preparing = False
+        self._metrics.candidates.labels("prepared" if refused is None else "refused").inc()
+        self._verdict = Verdict(attempt=candidate.attempt, refused=refused)
+
+    def _swap(self, model: ActiveModel) -> None:
+        self.current = model
+        self._prepared = self._refused_pointer = self._told = self.refused = None
+        self._metrics.model_generation.set(model.generation)
         if self._swapped is not None:
             self._swapped()
         freeze_heap()
-        logger.info(
-            "model %s %s serves, generation %d", candidate.card.name, candidate.card.version, candidate.generation
-        )
+        logger.info("model %s %s serves, generation %d", model.card.name, model.card.version, model.generation)
 
     def _refuse(self, pointer: Pointer | None, error: Exception) -> None:
-        self._refused = pointer
+        self._refused_pointer = pointer
         self._retry_at = self._monotonic() + RETRY_REFUSED_S
+        if pointer is not None:
+            self.refused = Refusal(version=pointer.version, reason=str(error)[:MAX_REASON])
         if self._tell(f"a model is refused, {self._serving()}: {error}"):
             self._metrics.models_refused.inc()
 
@@ -135,50 +196,7 @@ class ModelWatch:
         return True
 
 
-class _Refusal(Exception):
-    def __init__(self, pointer: Pointer, cause: Exception) -> None:
-        super().__init__(str(cause))
-        self.pointer = pointer
-
-
-def load(registry: ModelSource, pointer: Pointer) -> ActiveModel:
-    """The pointer's model, verified and warm. Blocks for 0.1 to 0.3 s; scores are never computed on this thread."""
-    try:
-        files = registry.open(pointer)
-        check_contract(files.card)
-        model = ActiveModel(
-            card=files.card,
-            generation=pointer.generation,
-            scorer=MojoScorer(files.artifact, files.card),
-            encoder=VectorEncoder(files.card.features),
-            identity=f"{files.card.name}/{files.card.version}/{files.card.sha256}/".encode(),
-        )
-        warm(model)
-    except (RegistryError, ScoringError) as error:
-        raise _Refusal(pointer, error) from error
-    return model
-
-
-def check_contract(card: ModelCard) -> None:
-    """ModelRefused unless the model takes exactly the contract's features, categoricals as such, and its target."""
-    names = {feature.name for feature in card.features}
-    categorical = {feature.name for feature in card.features if feature.domain is not None}
-    if names != set(FEATURES) or categorical != CATEGORICAL or card.target != TARGET:
-        differing = sorted(names ^ set(FEATURES) | categorical ^ CATEGORICAL) or [f"target {card.target}"]
-        raise ModelRefused(
-            f"{card.name} {card.version} breaks the feature contract in {', '.join(differing)}: "
-            "train on the contract's features"
-        )
-
-
 def freeze_heap() -> None:
     """Collect once, then leave what is alive out of later collections: p99 fell from 56 to 3 ms with that."""
     gc.collect()
     gc.freeze()
-
-
-def warm(model: ActiveModel) -> None:
-    missing: Row = (math.nan,) * len(model.card.features)
-    for call in range(WARM_CALLS):
-        row = tuple(float((call + index) % 7) for index in range(len(missing)))
-        model.scorer.score([row, missing])

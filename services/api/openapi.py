@@ -40,8 +40,23 @@ class InvalidPlace(BaseModel):
     type: str
 
 
+class ReplicaAtReload(BaseModel):
+    """One live replica at the end of a reload; `version` and `generation` (0: none) are what it serves.
+
+    After a success it `serves` the new model, or is `behind` and will follow. After a failure it `refused` the
+    candidate (with its reason), was `silent`, or had `prepared` and dropped it.
+    """
+
+    replica: str
+    outcome: Literal["serves", "prepared", "refused", "silent", "behind"]
+    version: str | None
+    generation: int
+    reason: str | None
+
+
 class ProblemDetails(BaseModel):
-    """RFC 9457. `code` is stable and for programs; `errors` comes with `invalid_request` only."""
+    """RFC 9457. `code` is stable and for programs; `errors` comes with `invalid_request` only, `replicas` with
+    `candidate_refused` only."""
 
     type: Literal["about:blank"]
     title: str
@@ -49,11 +64,12 @@ class ProblemDetails(BaseModel):
     code: str
     detail: str
     errors: list[InvalidPlace] | None = None
+    replicas: list[ReplicaAtReload] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One POST route. `codes` are the refusals of its own, of the table of codes."""
+    """One route; a GET has no `requests`. `codes` are the refusals of its own, of the table of codes."""
 
     path: str
     name: str
@@ -62,6 +78,7 @@ class Operation:
     answer: type[BaseModel]
     codes: tuple[str, ...]
     idempotent_by_key: bool = False
+    method: Literal["get", "post"] = "post"
 
 
 def document(title: str, version: str, operations: Sequence[Operation]) -> dict[str, Any]:
@@ -74,7 +91,7 @@ def document(title: str, version: str, operations: Sequence[Operation]) -> dict[
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version},
-        "paths": {operation.path: {"post": _post(operation)} for operation in operations},
+        "paths": {operation.path: {operation.method: _route(operation)} for operation in operations},
         "components": {
             "schemas": definitions["$defs"],
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
@@ -82,18 +99,19 @@ def document(title: str, version: str, operations: Sequence[Operation]) -> dict[
     }
 
 
-def _post(operation: Operation) -> dict[str, Any]:
+def _route(operation: Operation) -> dict[str, Any]:
     bodies = [_schema(model) for model in operation.requests]
+    body = {
+        "required": True,
+        "description": f"At most {MAX_BODY_BYTES} bytes, with a Content-Length. Its types are JSON's own.",
+        "content": {"application/json": {"schema": bodies[0] if len(bodies) == 1 else {"oneOf": bodies}}},
+    }
     return {
         "summary": operation.summary,
         "operationId": operation.name,
         "security": [{"bearer": []}],
         "parameters": _parameters(operation),
-        "requestBody": {
-            "required": True,
-            "description": f"At most {MAX_BODY_BYTES} bytes, with a Content-Length. Its types are JSON's own.",
-            "content": {"application/json": {"schema": bodies[0] if len(bodies) == 1 else {"oneOf": bodies}}},
-        },
+        **({"requestBody": body} if bodies else {}),
         "responses": {
             "200": {
                 "description": "Done",

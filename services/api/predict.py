@@ -20,10 +20,11 @@ from starlette.responses import Response
 from services.api.admission import Admission
 from services.api.auth import BearerAuth
 from services.api.bodies import patience_s, validated, whole_body
-from services.api.model_watch import ActiveModel, ModelWatch
+from services.api.model_watch import ModelWatch
 from services.api.observation import stage
 from services.api.openapi import Operation
 from services.api.problems import ContractBroken, DeadlineExceeded, FeaturesNotFound, NoModelLoaded
+from services.api.proof import ActiveModel
 from services.api.scores import Scores
 from services.api.scoring.mojo import Score
 from services.contracts.flights import FlightFeatures

@@ -14,8 +14,8 @@ from typing import Final, Literal, Protocol
 
 from services.api.cache import Answer, ScoreCache, Turn
 from services.api.metrics import Metrics
-from services.api.model_watch import ActiveModel
 from services.api.problems import DeadlineExceeded, Problem, ScoringFailed
+from services.api.proof import ActiveModel
 from services.api.scoring.batcher import MicroBatcher
 from services.api.scoring.mojo import Score
 from services.api.scoring.vector import Row

@@ -56,7 +56,8 @@ class TraceSettings(_Section):
 
 
 class Settings(_Section):
-    """`etcd` are client URLs, `artifacts` is the artifact store's URL, `jvm_heap_mb` the -Xmx of the scoring runtime.
+    """`etcd` are client URLs, `registry` is the model registry's database, for reloads only, `artifacts` its artifact
+    store's URL, `jvm_heap_mb` the -Xmx of the scoring runtime.
 
     `models_dir` is where each replica keeps, in a directory of its own, the last pointer and remote artifacts' copies.
 
@@ -75,6 +76,7 @@ class Settings(_Section):
     etcd: tuple[str, ...] = Field(min_length=1)
     shards: tuple[ShardEndpoints, ...] = Field(min_length=1)
     pool: PoolSettings
+    registry: ShardEndpoints
     artifacts: str
     models_dir: Path
     genmodel_jar: Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Final
 from uuid import UUID, uuid5
@@ -55,3 +56,8 @@ def entity_id(carrier: str, flight: int, origin: str, dest: str) -> UUID:
 def as_row(features: Mapping[str, object]) -> tuple[object, ...]:
     """The values in the contract's order, None where missing."""
     return tuple(features.get(name) for name in FEATURES)
+
+
+def contract_schema() -> str:
+    """What a model takes, as JSON Schema: stored beside each model, and compared by whoever loads it."""
+    return json.dumps(FlightFeatures.model_json_schema(), sort_keys=True)

@@ -37,3 +37,15 @@ class PointerUnreachable(RegistryError):
 
 class PointerMoved(RegistryError):
     """Somebody else moved the pointer at the same moment; the next repair settles it."""
+
+
+class PointerPending(RegistryError):
+    """The registry has decided; etcd does not say so yet, and the next repair makes it."""
+
+
+class ReloadInProgress(RegistryError):
+    """Another version is being brought into production; nothing changed."""
+
+
+class ReloadInterrupted(RegistryError):
+    """Whoever led the reload lost it or was told to end before anything was decided; nothing changed."""

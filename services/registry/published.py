@@ -5,42 +5,25 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
-from services.coordination.etcd import Compare, EtcdClient, EtcdError, KeyValue, Put
+from services.coordination.etcd import Compare, EtcdClient, EtcdError, Put
+from services.registry.announced import Announced, Pointer, Record, announced, model_prefix, parse_pointer, pointer_key
 from services.registry.card import ModelCard, Name, Sha256
 from services.registry.errors import (
     ArtifactCorrupt,
-    NoModel,
     PointerMoved,
     PointerUnreachable,
 )
+from services.registry.golden import Golden
 from services.registry.store import ArtifactStore, write_whole
 
 ArtifactKind = Literal["mojo", "card", "golden", "contract"]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    schema_: Literal[1] = Field(default=1, alias="schema")
-
-    def to_json(self) -> str:
-        return self.model_dump_json(by_alias=True)
-
-
-class Pointer(_Record):
-    """Which version serves. `generation` grows with every move, also when it moves back to an older version."""
-
-    name: Name
-    version: Name
-    generation: int = Field(ge=1)
-    manifest: Sha256
-
-
-class Manifest(_Record):
+class Manifest(Record):
     """What belongs to a version, by digest; its own digest names all of it."""
 
     name: Name
@@ -50,22 +33,20 @@ class Manifest(_Record):
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A version whose artifact matched its card when it was read."""
+    """A version whose artifact matched its card when it was read. `contract`: JSON Schema of what it takes."""
 
     artifact: Path
     card: ModelCard
+    golden: Golden
+    contract: str
 
 
 class ModelSource(Protocol):
-    """Where a replica learns what to serve."""
+    """Where a replica learns what to serve, and what may serve next."""
 
-    def pointer(self) -> Pointer: ...
+    def look(self) -> Announced: ...
 
     def open(self, pointer: Pointer) -> ModelFiles: ...
-
-
-def pointer_key(environment: str, model: str) -> str:
-    return f"/breakwater/{environment}/models/{model}/pointer"
 
 
 def read_manifest(store: ArtifactStore, digest: str, name: str, version: str) -> Manifest:
@@ -80,18 +61,20 @@ def read_manifest(store: ArtifactStore, digest: str, name: str, version: str) ->
 
 
 def open_version(store: ArtifactStore, digest: str, name: str, version: str) -> ModelFiles:
-    """The version behind a manifest's digest: card and artifact verified, and belonging together."""
+    """The version behind a manifest's digest: everything verified, and belonging together."""
     manifest = read_manifest(store, digest, name, version)
-    missing = {"mojo", "card"} - set(manifest.artifacts)
+    missing = set(get_args(ArtifactKind)) - set(manifest.artifacts)
     if missing:
         raise ArtifactCorrupt(f"manifest {digest} of {name} {version} names no {', '.join(sorted(missing))}")
     try:
         card = ModelCard.model_validate_json(store.read(manifest.artifacts["card"]))
+        golden = Golden.model_validate_json(store.read(manifest.artifacts["golden"]))
     except ValidationError as error:
-        raise ArtifactCorrupt(f"the card of {name} {version} is unreadable: {error}") from error
+        raise ArtifactCorrupt(f"card or golden rows of {name} {version} are unreadable: {error}") from error
     if (card.name, card.version, card.sha256) != (name, version, manifest.artifacts["mojo"]):
         raise ArtifactCorrupt(f"the card of {name} {version} describes {card.name} {card.version} {card.sha256}")
-    return ModelFiles(store.fetch(card.sha256), card)
+    contract = store.read(manifest.artifacts["contract"]).decode(errors="replace")
+    return ModelFiles(store.fetch(card.sha256), card, golden, contract)
 
 
 class PublishedModels:
@@ -100,29 +83,28 @@ class PublishedModels:
     def __init__(self, client: EtcdClient, environment: str, model: str, store: ArtifactStore, memory: Path) -> None:
         """`memory`: a directory of this reader's own, made if absent."""
         self._client = client
-        self._key = pointer_key(environment, model)
+        self._environment = environment
+        self._model = model
         self._store = store
         self._memory = memory / f"{model}.json"
         self._last: Pointer | None = None
 
-    def pointer(self) -> Pointer:
-        """What serves now. NoModel before the first promotion, ArtifactCorrupt when the key is damaged.
+    def look(self) -> Announced:
+        """What serves now and what may serve next, read in one step.
 
-        While etcd is away the last pointer known, also after a restart: a model that serves goes on serving.
-        PointerUnreachable when none is known.
+        While etcd is away the last pointer known and nothing else, also after a restart: a model that serves goes on
+        serving. PointerUnreachable when none is known.
         """
         try:
-            found = self._client.get(self._key)
+            keys = self._client.get_prefix(model_prefix(self._environment, self._model))
         except EtcdError as error:
-            return self._remembered(error)
-        if found is None:
-            raise NoModel(f"etcd has no {self._key}: train a model, or promote one")
-        pointer = parse_pointer(found)
-        if pointer != self._last:
+            return Announced(pointer_key(self._environment, self._model), stored=self._remembered(error))
+        seen = announced(self._environment, self._model, keys)
+        if seen.stored is not None and seen.stored != self._last:
             with contextlib.suppress(OSError):  # a full disk costs the memory, not the model
-                write_whole(self._memory, pointer.to_json().encode())
-            self._last = pointer
-        return pointer
+                write_whole(self._memory, seen.stored.to_json().encode())
+            self._last = seen.stored
+        return seen
 
     def open(self, pointer: Pointer) -> ModelFiles:
         return open_version(self._store, pointer.manifest, pointer.name, pointer.version)
@@ -134,15 +116,6 @@ class PublishedModels:
             except (OSError, ValidationError):
                 raise PointerUnreachable(f"{cause}; no earlier pointer is known here") from cause
         return self._last
-
-
-def parse_pointer(found: KeyValue) -> Pointer:
-    try:
-        return Pointer.model_validate_json(found.value)
-    except ValidationError as error:
-        raise ArtifactCorrupt(
-            f"etcd key {found.key} is not a model pointer ({error}): promote a model again"
-        ) from error
 
 
 def published_generation(client: EtcdClient, environment: str, model: str) -> int:

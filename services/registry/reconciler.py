@@ -19,8 +19,8 @@ from services.contracts.shards import ShardEndpoints
 from services.coordination.etcd import EtcdClient, EtcdError
 from services.coordination.readiness import ReadinessServer
 from services.featurestore.errors import FeatureStoreError
+from services.registry.announced import Pointer
 from services.registry.errors import RegistryError
-from services.registry.published import Pointer
 from services.registry.registry import ModelRegistry
 from services.registry.store import ArtifactStore
 

@@ -1,12 +1,14 @@
 """The model registry: versions with a stage in PostgreSQL, their artifacts in a store, and the pointer that follows.
 
-PostgreSQL decides; etcd's pointer follows. Every change is one transaction, so a crash leaves the state before or after
-it; what it leaves undone between the two is done by the next `repair`, which the reconciler runs every few seconds.
+PostgreSQL decides; etcd's pointer follows. What comes into production has been prepared by every live replica before.
+Every change is one transaction, so a crash leaves the state before or after it; what it leaves undone between the two
+is done by the next `repair`, which the reconciler runs every few seconds.
 Artifacts are stored before the rows that name them: a crash leaves at most content that nobody names.
 """
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,17 +21,29 @@ import psycopg
 from psycopg.rows import class_row
 
 from services.contracts.shards import ShardEndpoints
-from services.coordination.etcd import EtcdClient
+from services.coordination.etcd import EtcdClient, EtcdError
 from services.featurestore.sessions import session, transaction
+from services.registry.announced import Pointer
 from services.registry.card import ModelCard, sha256_of
-from services.registry.errors import ArtifactCorrupt, IllegalTransition, PointerMoved, UnknownVersion, VersionTaken
+from services.registry.errors import (
+    ArtifactCorrupt,
+    IllegalTransition,
+    PointerMoved,
+    PointerPending,
+    ReloadInterrupted,
+    UnknownVersion,
+    VersionTaken,
+)
 from services.registry.golden import Golden
-from services.registry.published import ArtifactKind, Manifest, Pointer, open_version, publish, published_generation
+from services.registry.published import ArtifactKind, Manifest, open_version, publish, published_generation
+from services.registry.reload import Leader, Reload
 from services.registry.store import ArtifactStore
 
 MIGRATIONS: Final = Path(__file__).with_name("migrations")
 DATABASE: Final = "model_registry"
 APPLICATION: Final = "breakwater-registry"
+LOCK_TIMEOUT_MS: Final = 5000
+"""Changes take milliseconds and exclude each other: one that waits longer meets a session that hangs."""
 Stage = Literal["registered", "staging", "production", "archived"]
 
 VERSIONS: Final = """
@@ -105,13 +119,16 @@ class ModelRegistry:
         environment: str,
         store: ArtifactStore,
         *,
+        stop: threading.Event | None = None,
         between: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`between` is called with each step's name before the step: tests die there."""
+        """`stop` ends a reload that has not been decided. `between` is called with each step's name before the step:
+        tests die there."""
         self._database = database
         self._etcd = etcd
         self._environment = environment
         self._store = store
+        self._leader = Leader(etcd, environment, stop)
         self._between = between
 
     # What there is.
@@ -205,40 +222,45 @@ class ModelRegistry:
             _move(connection, model, version, "staging")
             return _one(connection, model, version)
 
-    def promote(self, model: str, version: str, why: Why) -> Pointer:
-        """staging -> production, the one before it -> archived, then the pointer. Artifacts are verified before.
+    def promote(self, model: str, version: str, why: Why) -> Reload:
+        """staging -> production, the one before it -> archived, then the pointer, once every live replica has it ready.
 
-        When the pointer cannot be moved now (PointerMoved, EtcdUnavailable), the registry has decided already and the
-        next repair moves it.
+        Raises CandidateRefused, ReloadInProgress, ReloadInterrupted, ArtifactCorrupt, EtcdUnavailable: nothing changed.
+        PointerPending: the registry has decided, and the next repair moves the pointer.
         """
         found = self.version(model, version)
-        open_version(self._store, found.manifest, model, version)
-        with self._change(why) as connection:
-            generation = _next_generation(connection, model)
+
+        def change(connection: psycopg.Connection) -> None:
             if _one(connection, model, version).stage != "staging":
                 _refuse(connection, model, version, "production")
             _archive_production(connection, model)
             _move(connection, model, version, "production")
             self._between("commit promotion")
-        return self._point(Pointer(name=model, version=version, generation=generation, manifest=found.manifest))
 
-    def rollback(self, model: str, why: Why) -> Pointer:
-        """production -> archived, and the version that served before it back to production, then the pointer."""
-        with self._change(why) as connection:
-            generation = _next_generation(connection, model)
-            current = _archive_production(connection, model)
-            if current is None:
-                raise IllegalTransition(f"{model} has no version in production: promote one")
-            row = connection.execute(PREDECESSOR, {"model": model, "version": current}).fetchone()
-            if row is None:
-                raise IllegalTransition(
-                    f"no version of {model} served before {current}: there is nothing to go back to"
-                )
-            before = _one(connection, model, row[0])
-            open_version(self._store, before.manifest, model, before.version)
+        if found.stage != "staging":
+            with session(self._database, application_name=APPLICATION) as connection:
+                _refuse(connection, model, version, "production")
+        return self._reload(found, why, change)
+
+    def bring_into_production(self, model: str, version: str, why: Why) -> Reload:
+        """`promote`, through staging when the version is only registered."""
+        if self.version(model, version).stage == "registered":
+            self.stage(model, version, why)
+        return self.promote(model, version, why)
+
+    def rollback(self, model: str, why: Why) -> Reload:
+        """production -> archived, and the version that served before it back to production; raises as `promote`."""
+        with session(self._database, application_name=APPLICATION) as connection:
+            before = _predecessor(connection, model)
+
+        def change(connection: psycopg.Connection) -> None:
+            if _predecessor(connection, model) != before:
+                raise ReloadInterrupted(f"another version of {model} came into production meanwhile; try again")
+            _archive_production(connection, model)
             _move(connection, model, before.version, "production")
             self._between("commit rollback")
-        return self._point(Pointer(name=model, version=before.version, generation=generation, manifest=before.manifest))
+
+        return self._reload(before, why, change)
 
     def repair(self) -> list[Pointer]:
         """Make every pointer what the registry says; returns those that it had to move. Raises EtcdUnavailable."""
@@ -254,10 +276,40 @@ class ModelRegistry:
                     moved.append(ahead)
         return moved
 
-    def _point(self, pointer: Pointer) -> Pointer:
-        self._between("move pointer")
-        publish(self._etcd, self._environment, pointer)
-        return pointer
+    def _reload(self, version: Version, why: Why, change: Callable[[psycopg.Connection], None]) -> Reload:
+        """The one way into production: candidate, every live replica's answer, the rows, the pointer, the swaps."""
+        candidate = Pointer(
+            name=version.model,
+            version=version.version,
+            generation=self._generation(version.model) + 1,
+            manifest=version.manifest,
+        )
+        with self._leader.announce(candidate) as attempt:
+            self._between("prepare candidate")
+            attempt.prepare()
+            open_version(self._store, version.manifest, version.model, version.version)  # perhaps no replica lives
+            with self._change(why) as connection:
+                generation = _next_generation(connection, version.model)
+                change(connection)
+            pointer = candidate.model_copy(update={"generation": generation})
+            self._between("move pointer")
+            try:
+                publish(self._etcd, self._environment, pointer)
+            except (EtcdError, PointerMoved) as error:
+                raise PointerPending(
+                    f"{pointer.name} {pointer.version} is in production by the registry; the pointer follows with the "
+                    f"next repair: {error}"
+                ) from error
+            return Reload(pointer, attempt.serving(pointer))
+
+    def _generation(self, model: str) -> int:
+        with session(self._database, application_name=APPLICATION) as connection:
+            row = connection.execute(
+                "select generation from model_registry.models where model = %s", (model,)
+            ).fetchone()
+        if row is None:
+            raise UnknownVersion(f"there is no model {model}: train one")
+        return int(row[0])
 
     def _overtake(self, pointer: Pointer) -> Pointer | None:
         """The pointer with a generation beyond etcd's; None when the registry itself has moved on meanwhile."""
@@ -275,8 +327,9 @@ class ModelRegistry:
         """One transaction that carries who and why to the audit; IllegalTransition when the schema refuses."""
         with transaction(self._database, application_name=APPLICATION) as connection:
             connection.execute(
-                "select set_config('breakwater.actor', %s, true), set_config('breakwater.reason', %s, true)",
-                (why.actor, why.reason),
+                "select set_config('breakwater.actor', %s, true), set_config('breakwater.reason', %s, true), "
+                "set_config('lock_timeout', %s, true)",
+                (why.actor, why.reason, str(LOCK_TIMEOUT_MS)),
             )
             yield connection
 
@@ -330,13 +383,23 @@ def _next_generation(connection: psycopg.Connection, model: str) -> int:
     return int(row[0])
 
 
-def _archive_production(connection: psycopg.Connection, model: str) -> str | None:
+def _predecessor(connection: psycopg.Connection, model: str) -> Version:
+    """The version that served before the one that serves."""
     row = connection.execute(
-        "update model_registry.versions set stage = 'archived' where model = %s and stage = 'production' "
-        "returning version",
-        (model,),
+        "select version from model_registry.versions where model = %s and stage = 'production'", (model,)
     ).fetchone()
-    return None if row is None else str(row[0])
+    if row is None:
+        raise IllegalTransition(f"{model} has no version in production: promote one")
+    before = connection.execute(PREDECESSOR, {"model": model, "version": row[0]}).fetchone()
+    if before is None:
+        raise IllegalTransition(f"no version of {model} served before {row[0]}: there is nothing to go back to")
+    return _one(connection, model, before[0])
+
+
+def _archive_production(connection: psycopg.Connection, model: str) -> None:
+    connection.execute(
+        "update model_registry.versions set stage = 'archived' where model = %s and stage = 'production'", (model,)
+    )
 
 
 def _move(connection: psycopg.Connection, model: str, version: str, stage: Stage) -> None:

@@ -9,6 +9,12 @@ import jpype
 from services.api.scoring.errors import RuntimeUnavailable
 
 
+def heap_used_bytes() -> float:
+    """What models, and garbage since the last collection, take of the heap. Needs the JVM."""
+    runtime = jpype.JClass("java.lang.Runtime").getRuntime()
+    return float(runtime.totalMemory() - runtime.freeMemory())
+
+
 def start_jvm(genmodel_jar: Path, heap_mb: int) -> None:
     """Start the JVM unless it runs; blocks for 0.1 to 0.3 s. Call it on the main thread only.
 

@@ -20,7 +20,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory, genmodel_jar: Path) -> It
 @pytest.fixture(scope="module")
 def replica(platform: Platform, trained: Mapping[str, TrainedModel]) -> Iterator[Replica]:
     """A ready replica that serves v1."""
-    platform.registry.publish(trained["v1"].model_zip, trained["v1"].card)
+    platform.registry.publish(trained["v1"])
     with Replica(platform) as replica:
         replica.wait_for("/readyz")
         yield replica

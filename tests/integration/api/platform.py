@@ -90,7 +90,6 @@ class Platform:
 
     def settings(self, port: int, agent_port: int) -> dict[str, object]:
         return {
-            "environment": ENVIRONMENT,
             "replica": "api-0",
             "host": "127.0.0.1",
             "port": port,
@@ -105,8 +104,7 @@ class Platform:
             "etcd": self.etcd.clients,
             "shards": [shard.model_dump(mode="json") for shard in self.shards],
             "pool": {"min": 2, "max": 4},
-            "artifacts": str(self.registry.artifacts),
-            "models_dir": str(self.models_dir),
+            **self.registry.settings(self.models_dir),
             "genmodel_jar": str(self.genmodel_jar),
             "jvm_heap_mb": HEAP_MB,
             "watchdog_ms": 250,

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from services.contracts.flights import MODEL_NAME, contract_schema
 from services.coordination.etcd import EtcdClient
 from services.featurestore.migrate import apply
-from services.registry import ArtifactStore, ModelCard, Pointer
-from services.registry.registry import MIGRATIONS, ModelRegistry
+from services.h2o.trained import TrainedModel
+from services.registry import ArtifactStore, Pointer
+from services.registry.registry import MIGRATIONS, ModelRegistry, Version
+from services.registry.reload import Reload
 from tests.integration.featurestore.servers import Postgres
-from tests.integration.registry.models import CONTRACT, GOLDEN, WHY
+from tests.integration.registry.models import WHY
+
+
+def renamed(model: TrainedModel, version: str) -> TrainedModel:
+    """The same trees as another version."""
+    return replace(model, card=model.card.model_copy(update={"version": version}))
 
 
 class Publisher:
@@ -20,22 +29,40 @@ class Publisher:
         self.artifacts = artifacts
         self.database = f"registry_{environment.replace('-', '_')}"
         server.create_database(self.database)
-        endpoints = server.endpoints(0, self.database)
-        apply([endpoints], migrations=MIGRATIONS)
+        self.endpoints = server.endpoints(0, self.database)
+        apply([self.endpoints], migrations=MIGRATIONS)
         self.etcd = etcd
-        self._registry = ModelRegistry(endpoints, etcd, environment, ArtifactStore(str(artifacts)))
+        self.registry = ModelRegistry(self.endpoints, etcd, environment, ArtifactStore(str(artifacts)))
 
-    def publish(self, artifact: Path, card: ModelCard) -> Pointer:
+    def settings(self, models_dir: Path) -> dict[str, object]:
+        """What replicas of this registry are configured with."""
+        return {
+            "environment": self.environment,
+            "registry": self.endpoints.model_dump(mode="json"),
+            "artifacts": str(self.artifacts),
+            "models_dir": str(models_dir),
+        }
+
+    def register(self, model: TrainedModel, contract: str | None = None) -> Version:
+        return self.registry.register(model.model_zip, model.card, model.golden, contract or contract_schema(), WHY)
+
+    def publish(self, model: TrainedModel) -> Pointer:
         """Put the version into production; one that was registered before must be in production already."""
-        version = self._registry.register(artifact, card, GOLDEN, CONTRACT, WHY)
-        if version.stage == "production":
+        if self.register(model).stage == "production":
             return self.pointer()
-        self._registry.stage(card.name, card.version, WHY)
-        return self._registry.promote(card.name, card.version, WHY)
+        return self.promote(model.card.version).pointer
 
-    def rollback(self, name: str) -> Pointer:
-        return self._registry.rollback(name, WHY)
+    def promote(self, version: str) -> Reload:
+        return self.registry.bring_into_production(MODEL_NAME, version, WHY)
+
+    def rollback(self) -> Reload:
+        return self.registry.rollback(MODEL_NAME, WHY)
 
     def pointer(self) -> Pointer:
-        [pointer] = self._registry.wanted()
+        [pointer] = self.registry.wanted()
         return pointer
+
+    def stored(self, version: str, kind: str) -> Path:
+        """Where the store keeps that artifact."""
+        [digest] = [each.sha256 for each in self.registry.artifacts(MODEL_NAME, version) if each.kind == kind]
+        return self.artifacts / "sha256" / digest[:2] / digest

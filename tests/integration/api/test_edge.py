@@ -31,7 +31,7 @@ BLOCKED_CONNECTION_S = 0.7
 def edge(
     platform: Platform, trained: Mapping[str, TrainedModel], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Edge]:
-    platform.registry.publish(trained["v1"].model_zip, trained["v1"].card)
+    platform.registry.publish(trained["v1"])
     with Edge(platform, tmp_path_factory.mktemp("edge"), chaos=True) as edge:
         yield edge
 

@@ -30,7 +30,7 @@ NOWHERE = "http://127.0.0.1:1"
 
 @pytest.fixture
 def published(platform: Platform, trained: Mapping[str, TrainedModel]) -> None:
-    platform.registry.publish(trained["v1"].model_zip, trained["v1"].card)
+    platform.registry.publish(trained["v1"])
 
 
 @pytest.mark.usefixtures("published")
@@ -103,10 +103,10 @@ def test_a_second_signal_shortens_the_wait(platform: Platform) -> None:
 def test_it_starts_before_everything_else_and_finds_it(platform: Platform, trained: Mapping[str, TrainedModel]) -> None:
     """Redis is down and etcd holds no map for this environment yet."""
     later = platform.publisher("later")
-    later.publish(trained["v1"].model_zip, trained["v1"].card)
+    later.publish(trained["v1"])
     platform.redis.kill()
     try:
-        with Replica(platform, environment="later", artifacts=str(later.artifacts)) as replica:
+        with Replica(platform, **later.settings(platform.models_dir)) as replica:
             unready = replica.wait_for("/readyz", 503)
             assert unready.json()["reason"] == "no slot map"
             assert replica.predict(features=FLIGHT).status_code == 200

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +17,12 @@ from services.api.scoring.errors import ModelRefused
 from services.api.scoring.jvm import start_jvm
 from services.api.scoring.mojo import MojoScorer, Score
 from services.api.scoring.vector import Row, VectorEncoder
-from services.contracts.flights import FlightFeatures
+from services.contracts.flights import MODEL_NAME, FlightFeatures, contract_schema
 from services.featurestore.slots import publish_slot_map
 from services.h2o.train import TrainedModel
-from services.registry import Feature, sha256_of
-from services.registry.published import pointer_key
+from services.registry import Feature, Golden, sha256_of
+from services.registry.announced import pointer_key
+from services.registry.reload import CandidateRefused
 from tests.integration.api.platform import HEAP_MB, Platform, Replica
 from tests.integration.api.publishing import Publisher
 from tests.integration.api.test_replica import FLIGHT, new_flight, wait_until
@@ -42,8 +45,7 @@ def registry(platform: Platform) -> Publisher:
 @pytest.fixture
 def replica(platform: Platform, registry: Publisher, tmp_path: Path) -> Iterator[Replica]:
     """A replica with a registry of its own, empty at first."""
-    own = {"environment": registry.environment, "artifacts": str(registry.artifacts), "models_dir": str(tmp_path)}
-    with Replica(platform, **own) as replica:
+    with Replica(platform, **registry.settings(tmp_path)) as replica:
         yield replica
 
 
@@ -66,13 +68,13 @@ def test_models_appear_and_change_without_a_restart(
     refused = replica.predict(features=FLIGHT)
     assert (refused.status_code, refused.json()["code"]) == (503, "no_model")
     for number, version in enumerate(("v1", "v2"), start=1):
-        registry.publish(trained[version].model_zip, trained[version].card)
+        registry.publish(trained[version])
         wait_until(lambda expected=number: generation(replica) == expected)
         answers = [replica.predict(features=FLIGHT).json() for _ in range(2)]
         assert {answer["probability"] for answer in answers} == {golden(trained[version], genmodel_jar)}
         assert answers[0]["model"] == {"name": "flight-delay", "version": version, "generation": number}
     replica.wait_for("/readyz")
-    registry.rollback("flight-delay")
+    registry.rollback()
     wait_until(lambda: generation(replica) == 3)
     rolled_back = replica.predict(features=FLIGHT).json()
     assert rolled_back["probability"] == golden(trained["v1"], genmodel_jar)
@@ -82,10 +84,10 @@ def test_models_appear_and_change_without_a_restart(
 def test_answers_never_mix_models_while_one_replaces_the_other(
     replica: Replica, registry: Publisher, trained: Mapping[str, TrainedModel], genmodel_jar: Path
 ) -> None:
-    registry.publish(trained["v1"].model_zip, trained["v1"].card)
+    registry.publish(trained["v1"])
     replica.wait_for("/readyz")
     expected = {version: golden(trained[version], genmodel_jar) for version in trained}
-    registry.publish(trained["v2"].model_zip, trained["v2"].card)
+    registry.publish(trained["v2"])
     seen: list[int] = []
     while not seen or seen[-1] == 1:
         answer = replica.predict(features=FLIGHT)
@@ -96,47 +98,68 @@ def test_answers_never_mix_models_while_one_replaces_the_other(
     assert seen == sorted(seen)
 
 
-def test_bad_models_are_refused_and_the_old_one_serves(
-    replica: Replica,
-    registry: Publisher,
-    trained: Mapping[str, TrainedModel],
-    tmp_path: Path,
+def test_bad_models_are_refused_before_they_are_published_and_the_old_one_serves(
+    replica: Replica, registry: Publisher, trained: Mapping[str, TrainedModel], tmp_path: Path
 ) -> None:
-    first = registry.publish(trained["v1"].model_zip, trained["v1"].card)
+    registry.publish(trained["v1"])
     replica.wait_for("/readyz")
     no_mojo = tmp_path / "no-mojo.zip"
     no_mojo.write_bytes(b"no mojo at all")
-    base = trained["v2"].card
-    foreign = tuple(Feature(name="gate") if feature.name == "seats" else feature for feature in base.features)
+    base = trained["v2"]
+    foreign = tuple(Feature(name="gate") if feature.name == "seats" else feature for feature in base.card.features)
     other_levels = tuple(
         feature.model_copy(update={"domain": ("LGA", "JFK", "EWR")}) if feature.name == "origin" else feature
-        for feature in base.features
+        for feature in base.card.features
     )
+
+    def changed(version: str, **changes: object) -> TrainedModel:
+        return replace(base, card=base.card.model_copy(update={"version": version, **changes}))
+
+    shifted = Golden(rows=tuple(row.model_copy(update={"probability": 0.5}) for row in base.golden.rows))
+    half_open = json.loads(contract_schema())
+    half_open["properties"]["distance"]["maximum"] = 10_000
     candidates = [
-        (no_mojo, base.model_copy(update={"version": "no-mojo", "sha256": sha256_of(no_mojo)}), "cannot load"),
-        (trained["v2"].model_zip, base.model_copy(update={"version": "foreign", "features": foreign}), "gate, seats"),
-        (
-            trained["v2"].model_zip,
-            base.model_copy(update={"version": "levels", "features": other_levels}),
-            "feature origin",
-        ),
+        (replace(changed("no-mojo", sha256=sha256_of(no_mojo)), model_zip=no_mojo), None, "cannot load"),
+        (changed("foreign", features=foreign), None, "gate, seats"),
+        (changed("levels", features=other_levels), None, "feature origin"),
+        (changed("other-contract"), json.dumps(half_open), "feature contract in distance"),
+        (replace(changed("other-trees"), golden=shifted), None, "golden row 0 scores"),
     ]
-    for number, (artifact, card, reason) in enumerate(candidates, start=1):
-        registry.publish(artifact, card)
-        wait_until(lambda expected=number: replica.metric("breakwater_api_models_refused_total") == expected)
-        assert reason in str(replica.lines()[-1]["message"])
-    registry.publish(trained["v2"].model_zip, base.model_copy(update={"version": "torn"}))
-    # The replica may have looked in between; what was published whole may serve, what is torn may not.
-    wait_until(lambda: generation(replica) == 5)
-    digest = trained["v1"].card.sha256
-    torn = registry.artifacts / "sha256" / digest[:2] / digest
+    for number, (model, contract, reason) in enumerate(candidates, start=1):
+        registry.register(model, contract)
+        with pytest.raises(CandidateRefused, match=reason) as refused:
+            registry.promote(model.card.version)
+        [outcome] = refused.value.replicas
+        assert (outcome.replica, outcome.outcome, outcome.generation) == ("api-0", "refused", 1)
+        assert registry.registry.version(MODEL_NAME, model.card.version).stage == "staging"
+        assert replica.metric('breakwater_api_candidates_total{outcome="refused"}') == number
+        told = replica.http.get("/v1/models/current").json()
+        assert told["model"]["version"] == "v1"
+        assert told["refused"]["version"] == model.card.version
+        assert reason in told["refused"]["reason"]
+    assert replica.metric("breakwater_api_models_refused_total") == 0
+    assert replica.predict(features=new_flight()).json()["model"] == {
+        "name": MODEL_NAME,
+        "version": "v1",
+        "generation": 1,
+    }
+
+
+def test_a_pointer_that_nobody_prepared_is_proved_all_the_same(
+    replica: Replica, registry: Publisher, trained: Mapping[str, TrainedModel]
+) -> None:
+    """By hand, or by a repair after the artifact was lost: the replica refuses for itself and serves the old one."""
+    first = registry.publish(trained["v1"])
+    registry.publish(trained["v2"])
+    replica.wait_for("/readyz")
+    torn = registry.stored("v1", "mojo")
     torn.write_bytes(torn.read_bytes()[:-1])
-    pointer = first.model_copy(update={"generation": 6})
+    pointer = first.model_copy(update={"generation": 3})
     registry.etcd.put(pointer_key(registry.environment, pointer.name), pointer.to_json())
-    wait_until(lambda: replica.metric("breakwater_api_models_refused_total") == len(candidates) + 1)
-    assert "has sha256" in str(replica.lines()[-1]["message"])
+    wait_until(lambda: replica.metric("breakwater_api_models_refused_total") == 1)
+    assert "has sha256" in replica.http.get("/v1/models/current").json()["refused"]["reason"]
     answer = replica.predict(features=new_flight())
-    assert (answer.status_code, answer.json()["model"]["version"]) == (200, "torn")
+    assert (answer.status_code, answer.json()["model"]["version"]) == (200, "v2")
     assert replica.http.get("/readyz").status_code == 200
 
 

@@ -31,4 +31,4 @@ def serve(registry: ModelRegistry, directory: Path, version: str) -> int:
     """Register, stage and promote; the generation."""
     register(registry, directory, version)
     registry.stage(MODEL, version, WHY)
-    return registry.promote(MODEL, version, WHY).generation
+    return registry.promote(MODEL, version, WHY).pointer.generation

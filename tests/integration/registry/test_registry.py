@@ -16,8 +16,9 @@ from psycopg import sql
 from services.coordination.etcd import EtcdClient
 from services.featurestore.sessions import session
 from services.registry import ArtifactCorrupt, NoModel, PublishedModels, VersionTaken
+from services.registry.announced import Pointer, pointer_key
 from services.registry.errors import IllegalTransition, StoreUnavailable, UnknownVersion
-from services.registry.published import Pointer, pointer_key, read_manifest
+from services.registry.published import read_manifest
 from services.registry.reconciler import REPAIR_INTERVAL_S, Reconciler, ReconcilerConfig
 from services.registry.registry import ModelRegistry
 from services.registry.store import ArtifactStore
@@ -38,21 +39,21 @@ def test_a_version_goes_from_registered_to_production_and_back(
     registry: ModelRegistry, published: PublishedModels, tmp_path: Path
 ) -> None:
     with pytest.raises(NoModel, match="train a model"):
-        published.pointer()
+        published.look().pointer()
     assert register(registry, tmp_path, "v1").stage == "registered"
     assert registry.stage(MODEL, "v1", WHY).stage == "staging"
-    assert registry.promote(MODEL, "v1", WHY).generation == 1
+    assert registry.promote(MODEL, "v1", WHY).pointer.generation == 1
     assert [serve(registry, tmp_path, version) for version in ("v2", "v3")] == [2, 3]
     served = []
     for _ in range(2):
         registry.rollback(MODEL, WHY)
-        pointer = published.pointer()
+        pointer = published.look().pointer()
         files = published.open(pointer)
         served.append((pointer.generation, files.card.version, files.artifact.read_bytes()))
     assert served == [(4, "v2", b"trees of v2"), (5, "v1", b"trees of v1")]
     with pytest.raises(IllegalTransition, match="nothing to go back to"):
         registry.rollback(MODEL, WHY)
-    assert published.pointer().generation == 5
+    assert published.look().pointer().generation == 5
     assert {version.version: version.stage for version in registry.versions(MODEL)} == {
         "v1": "production",
         "v2": "archived",
@@ -165,7 +166,7 @@ def test_damaged_artifacts_are_neither_promoted_nor_served(
     with pytest.raises(ArtifactCorrupt, match="has sha256"):
         registry.stage(MODEL, "v2", WHY)
     with pytest.raises(ArtifactCorrupt, match="has sha256"):
-        published.open(published.pointer())
+        published.open(published.look().pointer())
     path, card = described(tmp_path, "v3")
     path.write_bytes(b"swapped")
     with pytest.raises(ArtifactCorrupt, match="train again"):
@@ -218,7 +219,7 @@ def test_a_change_that_dies_before_its_commit_did_not_happen(
     assert [(pointer.version, pointer.generation) for pointer in registry.wanted()] == [("v1", 1)]
     assert registry.version(MODEL, "v2").stage == "staging"
     assert registry.repair() == []
-    assert published.pointer().version == "v1"
+    assert published.look().pointer().version == "v1"
 
 
 def test_a_promotion_that_dies_before_the_pointer_is_finished_within_one_interval(
@@ -235,17 +236,17 @@ def test_a_promotion_that_dies_before_the_pointer_is_finished_within_one_interva
             die(config, "move pointer", "promote", "v2")
             assert registry.wanted()[0].version == "v2"
             deadline = time.monotonic() + REPAIR_INTERVAL_S + 3.0
-            while published.pointer().version != "v2":
+            while published.look().pointer().version != "v2":
                 assert time.monotonic() < deadline, "the reconciler did not finish the promotion"
                 time.sleep(0.1)
-            assert published.pointer() == registry.wanted()[0]
+            assert published.look().pointer() == registry.wanted()[0]
         finally:
             process.terminate()
             assert process.wait(20) == 0
     die(config, "move pointer", "rollback")
-    assert published.pointer().version == "v2"
+    assert published.look().pointer().version == "v2"
     assert [pointer.version for pointer in Reconciler(config).round()] == ["v1"]
-    assert (published.pointer().version, published.pointer().generation) == ("v1", 3)
+    assert (published.look().pointer().version, published.look().pointer().generation) == ("v1", 3)
 
 
 def wait_ready(config: ReconcilerConfig) -> None:
@@ -270,23 +271,23 @@ def test_a_pointer_ahead_of_the_registry_is_overtaken_and_a_damaged_one_replaced
     [wanted] = registry.wanted()
     client.put(key, Pointer(name=MODEL, version="v7", generation=10, manifest="0" * 64).to_json())
     assert [(pointer.version, pointer.generation) for pointer in registry.repair()] == [("v1", 11)]
-    assert published.pointer() == wanted.model_copy(update={"generation": 11}) == registry.wanted()[0]
+    assert published.look().pointer() == wanted.model_copy(update={"generation": 11}) == registry.wanted()[0]
     client.put(key, "{")
     with pytest.raises(ArtifactCorrupt, match="promote a model again"):
-        published.pointer()
+        published.look().pointer()
     assert len(registry.repair()) == 1
-    assert published.pointer().generation == 11
+    assert published.look().pointer().generation == 11
 
 
 def test_a_replica_that_restarts_while_etcd_is_away_knows_what_served(
     config: ReconcilerConfig, registry: ModelRegistry, published: PublishedModels, tmp_path: Path
 ) -> None:
     serve(registry, tmp_path, "v1")
-    pointer = published.pointer()
+    pointer = published.look().pointer()
     with EtcdCluster(tmp_path / "gone", 1) as gone:
         away = EtcdClient(gone.clients)
         gone.kill(0)
         store = ArtifactStore(config.artifacts)
         restarted = PublishedModels(away, config.environment, MODEL, store, tmp_path / "replica")
-        assert restarted.pointer() == pointer
+        assert restarted.look().pointer() == pointer
         assert restarted.open(pointer).card.version == "v1"

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
-from services.api.model_watch import ActiveModel
+from services.api.proof import ActiveModel
 from services.api.scoring.mojo import MojoScorer, Score
 from services.api.scoring.vector import Row, VectorEncoder
-from services.registry import Feature
+from services.registry import Feature, Pointer
 from tests.unit.registry.test_files import artifact, card
 
 SOON_S = 10.0
@@ -49,4 +49,6 @@ def counting_model(directory: Path) -> tuple[ActiveModel, CountingScorer]:
     """A model of one feature."""
     scorer = CountingScorer()
     encoder = VectorEncoder([Feature(name="distance")])
-    return ActiveModel(card(artifact(directory)), 1, cast(MojoScorer, scorer), encoder, b"test/1/"), scorer
+    its_card = card(artifact(directory))
+    pointer = Pointer(name=its_card.name, version=its_card.version, generation=1, manifest="0" * 64)
+    return ActiveModel(its_card, pointer, cast(MojoScorer, scorer), encoder, b"test/1/"), scorer

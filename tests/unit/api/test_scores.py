@@ -11,8 +11,8 @@ import pytest
 from services.api import scores as scores_module
 from services.api.cache import Answer, Turn
 from services.api.metrics import Metrics
-from services.api.model_watch import ActiveModel
 from services.api.problems import DeadlineExceeded, ScoringFailed
+from services.api.proof import ActiveModel
 from services.api.scores import CACHED, Scores
 from services.api.scoring.batcher import MicroBatcher
 from services.api.scoring.mojo import Score

@@ -32,6 +32,13 @@ def document(tmp_path: Path) -> dict[str, Any]:
             }
         ],
         "pool": {"min": 2, "max": 8},
+        "registry": {
+            "shard": 0,
+            "hosts": [{"name": "shard-0-0", "host": "127.0.0.1", "port": 5432}],
+            "dbname": "model_registry",
+            "user": "breakwater_app",
+            "passfile": str(tmp_path / "pgpass"),
+        },
         "artifacts": str(tmp_path / "artifacts"),
         "models_dir": str(tmp_path / "models"),
         "genmodel_jar": str(tmp_path / "genmodel.jar"),

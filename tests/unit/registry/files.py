@@ -15,13 +15,37 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from services.registry import ArtifactCorrupt, ModelCard, ModelFiles, NoModel, Pointer, VersionTaken, sha256_of
+from services.contracts.flights import contract_schema
+from services.registry import (
+    Announced,
+    ArtifactCorrupt,
+    Candidate,
+    Golden,
+    GoldenRow,
+    ModelCard,
+    ModelFiles,
+    NoModel,
+    Pointer,
+    VersionTaken,
+    sha256_of,
+)
 
 PUBLIC_FILE = 0o644
 """Models are no secrets; the server that scores may run as another user than the one that trains."""
 
 
 NO_MANIFEST = "0" * 64
+GOLDEN_PROBABILITY = 0.25
+GOLDEN_FEATURES: dict[str, float | str | None] = {
+    "month": 7,
+    "day_of_week": 5,
+    "departure_minute": 1170,
+    "arrival_minute": 1300,
+    "distance": 733,
+    "carrier": "EV",
+    "origin": "EWR",
+    "dest": "ORD",
+}
 
 
 class FileRegistry:
@@ -29,6 +53,9 @@ class FileRegistry:
 
     def __init__(self, models_dir: Path) -> None:
         self._root = models_dir
+        self.candidate: Candidate | None = None
+        self.golden = Golden(rows=(GoldenRow(features=GOLDEN_FEATURES, probability=GOLDEN_PROBABILITY),))
+        self.contract = contract_schema()
 
     def pointer(self) -> Pointer:
         """What serves now. NoModel before the first publication, ArtifactCorrupt when the file is damaged."""
@@ -39,6 +66,14 @@ class FileRegistry:
             raise NoModel(f"{path} does not exist: train and publish a model") from None
         except (OSError, ValidationError) as error:
             raise ArtifactCorrupt(f"{path} is not a model pointer ({error}): publish a model again") from error
+
+    def look(self) -> Announced:
+        try:
+            return Announced("current.json", stored=self.pointer(), candidate=self.candidate)
+        except NoModel:
+            return Announced("current.json", candidate=self.candidate)
+        except ArtifactCorrupt as error:
+            return Announced("current.json", damage=str(error), candidate=self.candidate)
 
     def open(self, pointer: Pointer) -> ModelFiles:
         return self.read(pointer.name, pointer.version)
@@ -55,23 +90,23 @@ class FileRegistry:
             raise ArtifactCorrupt(f"{directory}/model.json is the card of {card.name} {card.version}: publish again")
         if actual != card.sha256:
             raise ArtifactCorrupt(f"{directory}/model.zip has sha256 {actual}, its card says {card.sha256}")
-        return ModelFiles(directory / "model.zip", card)
+        return ModelFiles(directory / "model.zip", card, self.golden, self.contract)
 
     def publish(self, artifact: Path, card: ModelCard) -> Pointer:
         """Store the version and point to it. The same version again is allowed with the same content only."""
         if (actual := sha256_of(artifact)) != card.sha256:
             raise ArtifactCorrupt(f"{artifact} has sha256 {actual}, its card says {card.sha256}: train again")
         with self._locked():
-            self._store(artifact, card)
-            return self._move(card.name, card.version)
+            self.store(artifact, card)
+            return self.point(card.name, card.version)
 
     def activate(self, name: str, version: str) -> Pointer:
         """Point to a version that is already stored (a rollback, for example)."""
         self.read(name, version)
         with self._locked():
-            return self._move(name, version)
+            return self.point(name, version)
 
-    def _store(self, artifact: Path, card: ModelCard) -> None:
+    def store(self, artifact: Path, card: ModelCard) -> None:
         directory = self._root / card.name / card.version
         if (directory / "model.json").exists():
             if self.read(card.name, card.version).card.sha256 != card.sha256:
@@ -81,7 +116,7 @@ class FileRegistry:
         _replace(directory / "model.zip", artifact.read_bytes())
         _replace(directory / "model.json", card.to_json().encode())
 
-    def _move(self, name: str, version: str) -> Pointer:
+    def point(self, name: str, version: str) -> Pointer:
         try:
             generation = self.pointer().generation + 1
         except NoModel:

@@ -1,0 +1,55 @@
+"""One long-lived thread for work that may block, such as reading a slow artifact store: no process waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+class Worker:
+    """Runs one piece of work after the other. One thread, because each new one that calls into Java costs memory.
+
+    A daemon, unlike an executor's: the interpreter would not end before a read that hangs.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """What the work returns or raises. Cancelling the caller does not end the work."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+
+        def done(setter: Callable[[Any], None], outcome: object) -> None:
+            if not future.done():
+                setter(outcome)
+
+        def task() -> None:
+            setter: Callable[[Any], None]
+            try:
+                outcome: object = work()
+                setter = future.set_result
+            except BaseException as error:
+                outcome, setter = error, future.set_exception
+            try:
+                loop.call_soon_threadsafe(done, setter, outcome)
+            except RuntimeError:  # the loop has closed: nobody asks any more
+                return
+
+        self._work.put(task)
+        return await future
+
+    def close(self) -> None:
+        """End the thread after what it is doing; does not wait."""
+        self._work.put(None)
+
+    def _run(self) -> None:
+        while (task := self._work.get()) is not None:
+            task()
