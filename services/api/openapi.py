@@ -142,7 +142,11 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
         "description": "The same for a repetition of the same write; without it, it is derived from the content.",
         "schema": {"type": "string", "format": "uuid"},
     }
-    return [patience, name, key] if operation.idempotent_by_key else [patience, name]
+    return [
+        *([patience] if "invalid_timeout" in operation.codes else []),
+        name,
+        *([key] if operation.idempotent_by_key else []),
+    ]
 
 
 def _refusals(operation: Operation) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.api.auth import BearerAuth
-from services.api.bodies import validated
+from services.api.bodies import validated, whole_body
 from services.api.openapi import Operation, ReplicaAtReload
 from services.api.predict import ServingModel
 from services.api.problems import Problem, problem
@@ -118,7 +118,7 @@ class Reloader:
 
     async def endpoint(self, request: Request) -> Response:
         await self._auth(request)
-        wanted = validated(REQUEST, await request.body())
+        wanted = validated(REQUEST, await whole_body(request))
         reload = await asyncio.shield(self._run(wanted))  # a caller that leaves ends nothing
         pointer = reload.pointer
         answer = Reloaded(

@@ -340,7 +340,10 @@ def test_the_documentation_says_what_the_routes_do(replica: Replica) -> None:
         "/v1/predict": [{"features": FLIGHT}, key_of(write), {}, {"features": FLIGHT, "more": 1}],
         "/v1/features": [write, {}, write | {"event_time": "1999-01-01T00:00:00Z"}],
     }
-    assert set(document["paths"]) == set(bodies)
+    assert set(document["paths"]) == {*bodies, "/v1/models/current", "/v1/admin/reload-model"}
+    current = replica.http.get("/v1/models/current").json()
+    assert set(current) == set(schemas["CurrentModel"]["properties"])
+    assert current["model"]["version"] == "v1"
     for path, examples in bodies.items():
         operation = document["paths"][path]["post"]
         accepted = operation["requestBody"]["content"]["application/json"]["schema"]
