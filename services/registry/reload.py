@@ -175,7 +175,7 @@ def _prepared(replica: LiveReplica, attempt: str) -> ReplicaOutcome:
     answer, state = replica.answer_to(attempt), replica.state
     if answer is None:
         return ReplicaOutcome(
-            state.replica, "silent", state.version, state.generation, f"lives, but did not answer in {PREPARE_S:.0f} s"
+            state.replica, "silent", state.version, state.generation, "lives, but did not answer in time"
         )
     outcome: Outcome = "prepared" if answer.refused is None else "refused"
     return ReplicaOutcome(state.replica, outcome, state.version, state.generation, answer.refused)

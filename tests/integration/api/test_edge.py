@@ -15,6 +15,7 @@ import pytest
 from services.h2o.train import TrainedModel
 from tests.integration.api.edge import Edge, Load
 from tests.integration.api.platform import Platform
+from tests.integration.api.publishing import renamed
 from tests.integration.api.test_replica import FLIGHT, new_flight, write_of
 
 pytestmark = pytest.mark.integration
@@ -132,3 +133,21 @@ def test_blocking_needs_the_admin_token_and_a_bound(edge: Edge, platform: Platfo
     admin = {"authorization": f"Bearer {platform.admin_token}"}
     for body in ({"seconds": 31}, {"seconds": 0}, {"seconds": -1}, {}, {"seconds": 1, "more": 1}):
         assert httpx.post(url, json=body, headers=admin).status_code == 422
+
+
+def test_a_reload_and_its_way_back_pass_the_edge(
+    edge: Edge, platform: Platform, trained: Mapping[str, TrainedModel]
+) -> None:
+    other = renamed(trained["v2"], "by-the-edge")
+    platform.registry.register(other)
+    reload = partial(httpx.Client.post, url="/v1/admin/reload-model")
+    admin = {"authorization": f"Bearer {platform.admin_token}"}
+    with edge.client() as client:
+        edge.wait_for(lambda: len(client.get("/v1/models/current").json()["replicas"]) == len(edge.replicas))
+        refused = reload(client, json={"rollback": True, "reason": "not the administrator"})
+        assert refused.status_code == 401
+        for body, version in (({"version": "by-the-edge"}, "by-the-edge"), ({"rollback": True}, "v1")):
+            answer = reload(client, json=body | {"reason": "a test"}, headers=admin)
+            assert answer.status_code == 200, answer.text
+            states = {each["replica"]: (each["outcome"], each["version"]) for each in answer.json()["replicas"]}
+            assert states == {"api-0": ("serves", version), "api-1": ("serves", version)}
