@@ -172,6 +172,7 @@ OPERATION = Operation(
     answer=Reloaded,
     codes=(
         "unauthorized",
+        "request_timeout",
         "invalid_request",
         *REGISTRY_PROBLEMS.values(),
         "etcd_unavailable",
