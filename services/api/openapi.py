@@ -79,6 +79,7 @@ class Operation:
     codes: tuple[str, ...]
     idempotent_by_key: bool = False
     method: Literal["get", "post"] = "post"
+    security: Literal["bearer", "admin"] = "bearer"
 
 
 def document(title: str, version: str, operations: Sequence[Operation]) -> dict[str, Any]:
@@ -94,7 +95,10 @@ def document(title: str, version: str, operations: Sequence[Operation]) -> dict[
         "paths": {operation.path: {operation.method: _route(operation)} for operation in operations},
         "components": {
             "schemas": definitions["$defs"],
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "admin": {"type": "http", "scheme": "bearer", "description": "The administrator's token."},
+            },
         },
     }
 
@@ -109,7 +113,7 @@ def _route(operation: Operation) -> dict[str, Any]:
     return {
         "summary": operation.summary,
         "operationId": operation.name,
-        "security": [{"bearer": []}],
+        "security": [{operation.security: []}],
         "parameters": _parameters(operation),
         **({"requestBody": body} if bodies else {}),
         "responses": {

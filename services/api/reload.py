@@ -37,7 +37,8 @@ from services.registry.errors import (
 from services.registry.registry import ModelRegistry, Why
 from services.registry.reload import CandidateRefused, Reload
 
-Reason = Annotated[str, Field(min_length=1, max_length=500)]
+Reason = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00]+$")]
+"""PostgreSQL keeps any text without a zero character."""
 
 
 class Promotion(BaseModel):
@@ -170,6 +171,7 @@ OPERATION = Operation(
     summary="Bring a registered version into production, or go back to the one before",
     requests=(Promotion, Rollback),
     answer=Reloaded,
+    security="admin",
     codes=(
         "unauthorized",
         "request_timeout",

@@ -47,6 +47,13 @@ include-path = "/v1/features"
 "body.event_time" = "EVENT_TIME"
 [operations.checks.positive_data_acceptance]
 expected-statuses = ["200", "422", "503", "504"]
+
+# versions that nobody registered, and nothing to go back to
+[[operations]]
+include-path = "/v1/admin/reload-model"
+headers = { Authorization = "Bearer ${BREAKWATER_TEST_ADMIN_TOKEN}" }
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["404", "409"]
 """
 
 
@@ -60,7 +67,12 @@ def explore(replica: Replica, platform: Platform, directory: Path, document: str
         where = [str(directory / "openapi.json"), "--url", replica.url]
     done = subprocess.run(
         [sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run", *where],
-        env={"PATH": os.environ["PATH"], "HOME": str(directory), "BREAKWATER_TEST_TOKEN": platform.token},
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(directory),
+            "BREAKWATER_TEST_TOKEN": platform.token,
+            "BREAKWATER_TEST_ADMIN_TOKEN": platform.admin_token,
+        },
         cwd=directory,
         capture_output=True,
         text=True,

@@ -93,6 +93,7 @@ async def test_it_answers_with_the_state_of_each_replica(http: httpx.AsyncClient
         {},
         {"version": "v2"},
         {"version": "v2", "reason": ""},
+        {"version": "v2", "reason": "a\x00b"},
         {"version": "../v2", "reason": "r"},
         {"version": "v2", "rollback": True, "reason": "r"},
         {"rollback": False, "reason": "r"},
