@@ -75,7 +75,7 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(autouse=True)
 def _published(platform: Platform, trained: Mapping[str, TrainedModel]) -> None:
-    platform.registry.publish(trained["v1"].model_zip, trained["v1"].card)
+    platform.registry.publish(trained["v1"])
 
 
 def test_whoever_calls_with_a_sampled_trace_finds_the_request_in_it(platform: Platform, collector: Collector) -> None:
