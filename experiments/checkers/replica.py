@@ -64,7 +64,7 @@ def _until(
         return event.member == fault.member
 
     event = evidence.first(source, kind, after_ns=since_ns, test=of_member)
-    if event is None:
+    if event is None or event.t_ns > end_ns:
         watched = (end_ns - since_ns) / NS_PER_S
         reason = f"{fault.member}: not seen in the {watched:.1f} s that were watched that {words}"
         verdict = Verdict.UNKNOWN if promise.kept(watched) else Verdict.FALSE

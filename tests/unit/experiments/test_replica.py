@@ -92,6 +92,11 @@ def test_the_times_are_of_the_struck_replica_and_from_block_and_release(tmp_path
     assert found(tmp_path / "c", "back").value == pytest.approx(0.4)
 
 
+def test_what_comes_after_the_fault_is_no_answer_to_it(tmp_path: Path) -> None:
+    finding = found(tmp_path, "breaker-open", breaker_s=9.0)
+    assert (finding.verdict, finding.value) == (FALSE, None)
+
+
 def test_the_report_tells_of_the_replica(tmp_path: Path) -> None:
     run_dir = Block().write(tmp_path / "run")
     page = render(run_dir, judge_run(run_dir)).read_text()
