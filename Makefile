@@ -41,12 +41,13 @@ format: install ## rewrite the sources in the one format
 	$(BIN)/ruff format .
 
 .PHONY: soak
-soak: install ## S-01 with ten seeds (twenty kills) as rows of docs/results/, then all controls; about an hour
+soak: install ## S-01 with ten seeds (twenty kills) as rows of docs/results/, the other scenarios, all controls; about an hour
 	@$(BIN)/breakwater up local
 	$(BIN)/breakwater load local
 	$(BIN)/breakwater train local
 	status=0
 	$(BIN)/breakwater soak local || status=$$?
+	$(BIN)/breakwater verify local --scenario S-02 --scenario S-04 || status=$$?
 	$(BIN)/breakwater controls local || status=1
 	exit $$status
 

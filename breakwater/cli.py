@@ -203,8 +203,15 @@ def train(environment: str, seed: int, split: datetime.datetime | None) -> None:
 
 @cli.command()
 @click.argument("environment")
-@click.option("--scenario", "name", default="S-01", show_default=True)
-@click.option("--variant", default=None, help="Only this one; otherwise all that the scenario has.")
+@click.option(
+    "--scenario",
+    "names",
+    multiple=True,
+    default=("S-01",),
+    show_default=True,
+    help="Again for each; `all` for every one.",
+)
+@click.option("--variant", default=None, help="Only this one of a single scenario; otherwise all that it has.")
 @click.option("--seed", default=None, type=click.IntRange(0), help="Keys, arrivals and the victim follow from it.")
 @click.option("--rate", default=None, type=click.FloatRange(1, 5000), help="Predictions a second; the rest in scale.")
 @click.option("--out", default="runs", show_default=True, type=click.Path(path_type=Path, file_okay=False))
@@ -212,7 +219,7 @@ def train(environment: str, seed: int, split: datetime.datetime | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="The verdicts, for programs.")
 def verify(
     environment: str,
-    name: str,
+    names: tuple[str, ...],
     variant: str | None,
     seed: int | None,
     rate: float | None,
@@ -220,7 +227,7 @@ def verify(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Run a scenario under load and judge every promise. Exit code 0 true, 1 false, 2 unknown, 3 not begun."""
+    """Run scenarios under load and judge every promise. Exit code 0 true, 1 false, 2 unknown, 3 not begun."""
     from breakwater import verification
     from experiments import run as runs
     from experiments.report import terminal
@@ -228,13 +235,15 @@ def verify(
     from infra.stack import local_plan
 
     plan = local_plan(environment)
-    scenario = verification.find_scenario(name)
-    variants = [variant] if variant else list(scenario.breakwater.variants)
-    for chosen in variants:
+    scenarios = verification.find_scenarios(names)
+    if variant and len(scenarios) > 1:
+        raise click.BadParameter("only one scenario can be run in one variant", param_hint="--variant")
+    wanted = [(s, chosen) for s in scenarios for chosen in ([variant] if variant else s.breakwater.variants)]
+    for scenario, chosen in wanted:
         scenario.promises_of(chosen)
     finished = []
     with runtime.locked(plan):
-        for chosen in variants:
+        for scenario, chosen in wanted:
             order = runs.Order(
                 environment, scenario, chosen, verification.new_seed() if seed is None else seed, out.resolve(), rate
             )
@@ -249,6 +258,34 @@ def verify(
         for done in finished:
             console.print(terminal.last_line(done.judgement, done.shown_report()), soft_wrap=True)
     sys.exit(verification.exit_code(finished))
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def scenarios(as_json: bool) -> None:
+    """List the scenarios, read strictly: exit code 3 when one of them could not be run as it is written."""
+    from breakwater import verification
+
+    found = [(path, scenario.breakwater) for path, scenario in verification.all_scenarios()]
+    if as_json:
+        listed = [
+            {
+                "id": own.id,
+                "title": own.title,
+                "variants": list(own.variants),
+                "file": path.name,
+                "promises": len(own.promises),
+            }
+            for path, own in found
+        ]
+        click.echo(json.dumps(listed, indent=2))
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("id", "scenario", "variants", "promises", "file"):
+        table.add_column(column, justify="right" if column == "promises" else "left")
+    for path, own in found:
+        table.add_row(own.id, own.title, ", ".join(own.variants), str(len(own.promises)), path.name)
+    console.print(table)
 
 
 @cli.command()

@@ -13,6 +13,7 @@ from experiments import run as runs
 from experiments.checkers.finding import Verdict, merge
 from experiments.controls.catalogue import CONTROLS, Control, disagreements, seeded
 from experiments.errors import ScenarioError
+from experiments.lint import problems
 from experiments.report.page import render
 from experiments.scenario import Scenario
 from experiments.verdict import EXIT_CODES, Judgement, judge_run, write_verdict
@@ -45,13 +46,29 @@ class ControlResult:
 
 def find_scenario(name: str) -> Scenario:
     """The scenario with this id; ScenarioError naming those that exist."""
-    known = {}
-    for path in sorted(SCENARIOS.glob("*.yaml")):
-        scenario = Scenario.read(path)
-        known[scenario.breakwater.id] = scenario
+    known = {scenario.breakwater.id: scenario for _, scenario in all_scenarios()}
     if name not in known:
         raise ScenarioError(f"no scenario {name!r}; there is {', '.join(known)}")
     return known[name]
+
+
+def find_scenarios(names: Sequence[str]) -> list[Scenario]:
+    """The scenarios with these ids, in the given order; `all` stands for every one."""
+    if "all" in names:
+        return [scenario for _, scenario in all_scenarios()]
+    return [find_scenario(name) for name in names]
+
+
+def all_scenarios() -> list[tuple[Path, Scenario]]:
+    """Every scenario with its file, by file name; ScenarioError naming whatever one of them says wrongly."""
+    found = []
+    for path in sorted(SCENARIOS.glob("*.yaml")):
+        scenario = Scenario.read(path)
+        wrong = problems(scenario)
+        if wrong:
+            raise ScenarioError(f"{path.name} cannot be run: {'; '.join(wrong)}")
+        found.append((path, scenario))
+    return found
 
 
 def new_seed() -> int:
@@ -96,12 +113,11 @@ def controls(
     done: Callable[[ControlResult], None],
     begin: Callable[[Control], None],
 ) -> list[ControlResult]:
-    """Run S-01 once with each seeded defect and compare what the suite says with what it must say."""
+    """Run the scenario of each seeded defect once with it and compare what the suite says with what it must say."""
     known = {control.name: control for control in CONTROLS}
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise ScenarioError(f"no control {', '.join(unknown)}; there is {', '.join(known)}")
-    scenario = shortened(find_scenario("S-01"))
     draw = random.Random(seed)  # noqa: S311 - repeatable choice, no secret
     results = []
     for control in CONTROLS:
@@ -110,8 +126,8 @@ def controls(
         begin(control)
         order = runs.Order(
             environment=environment,
-            scenario=seeded(scenario, control),
-            variant="server-killed",
+            scenario=seeded(shortened(find_scenario(control.scenario)), control),
+            variant=control.variant,
             seed=draw.randrange(10_000),
             out=out / control.name,
         )

@@ -9,15 +9,12 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
-import urllib3
-
 from infra.environment import EnvironmentFault
-from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
-from infra.local.probe import get_json
+from infra.local import probe
+from infra.local.plan import LocalPlan
 from infra.local.runtime import Progress
 from services.contracts.flights import MODEL_NAME, contract_schema
 from services.coordination.etcd import EtcdClient
@@ -118,7 +115,7 @@ def wait_serving(plan: LocalPlan, progress: Progress) -> None:
     progress.begin("api", "replicas load and warm the model")
     end = time.monotonic() + SERVING_S
     for replica in plan.of("api"):
-        while (trouble := _not_serving(replica)) is not None:
+        while (trouble := probe.obstacle(replica)) is not None:
             if time.monotonic() > end:
                 raise EnvironmentFault(
                     f"{replica.name} serves no model after {SERVING_S:.0f} s ({trouble}); "
@@ -126,12 +123,3 @@ def wait_serving(plan: LocalPlan, progress: Progress) -> None:
                 )
             time.sleep(POLL_S)
     progress.done("api", "every replica serves the model")
-
-
-def _not_serving(replica: MemberPlan) -> str | None:
-    """Why a replica serves no model; None when it does."""
-    try:
-        status, answer = get_json(f"http://{LOOPBACK}:{replica.port}/readyz")
-    except (OSError, urllib3.exceptions.HTTPError) as error:
-        return f"not answering: {type(error).__name__}"
-    return None if status == HTTPStatus.OK else str(answer.get("reason") or status)

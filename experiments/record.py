@@ -40,7 +40,7 @@ class WallAnchor(Strict):
 
 
 class Windows(Strict):
-    """Phases of a run; None for a phase that was never reached. `fault` runs from the kill to the start-again.
+    """Phases of a run; None for a phase that was never reached. `fault` runs from the fault until it is lifted.
 
     `undisturbed` is all the load between warm-up and fault; `baseline` is its last part, once the platform was steady.
     """
@@ -81,19 +81,22 @@ class ProcessId(Strict):
 
 
 class FaultRecord(Strict):
-    """The fault as it was done. `proven` is set by whoever saw its effect; `evidence` says what was seen."""
+    """The fault as it was done. `proven` is set by whoever saw its effect; `evidence` says what was seen.
+
+    `pids` are the processes that it struck. `shard` and `old_timeline` are None for what belongs to no shard.
+    """
 
     component: str
-    shard: Annotated[int, Field(ge=0, lt=255)]
+    shard: Annotated[int, Field(ge=0, lt=255)] | None
     member: str
-    scope: Literal["server", "member"]
+    scope: Literal["server", "member", "loop", "keys"]
     method: str
     hold: bool
     t_ns: int
     pids: tuple[ProcessId, ...]
     proven: bool
     evidence: str
-    old_timeline: int
+    old_timeline: int | None
 
 
 class RunRecord(Strict):
@@ -118,8 +121,9 @@ class RunRecord(Strict):
 
     @model_validator(mode="after")
     def _fault_hits_a_known_shard(self) -> RunRecord:
-        if self.fault is not None and self.fault.shard not in {entry.shard for entry in self.shards}:
-            raise ValueError(f"the fault names shard {self.fault.shard}, which the run does not have")
+        struck = None if self.fault is None else self.fault.shard
+        if struck is not None and struck not in {entry.shard for entry in self.shards}:
+            raise ValueError(f"the fault names shard {struck}, which the run does not have")
         return self
 
     @classmethod

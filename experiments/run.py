@@ -23,12 +23,12 @@ from pydantic import ValidationError
 from experiments import history, probes
 from experiments.errors import ExperimentError, fields
 from experiments.evidence import EVENTS_FILE, JOURNAL_FILE
-from experiments.faults.shard import read_fault
+from experiments.faults.written import read_fault
 from experiments.logs import collect_logs
 from experiments.probes.final_reads import final_reads
 from experiments.probes.samples import write_samples
 from experiments.record import Rates, RunRecord, ShardRecord, WallAnchor, Windows
-from experiments.scenario import Scenario
+from experiments.scenario import Given, Scenario
 from infra.environment import Environment, EnvironmentFault
 from infra.stack import open_environment, topology_of
 from loadtests import launch as load
@@ -97,7 +97,7 @@ def run(order: Order, tell: Tell = lambda _: None) -> Path:
     plan = LoadPlan.load(plan_path)
     completed = False
     try:
-        with _processes(plan_path, directory), _healed(environment):
+        with _processes(order.scenario, plan_path, directory), _healed(environment):
             tell("load")
             time.sleep(max(0.0, (plan.start_ns - time.monotonic_ns()) / NS))
             events.append(Event.now("run", "load_started"))
@@ -116,8 +116,7 @@ def run(order: Order, tell: Tell = lambda _: None) -> Path:
         history.merge(directory)
         final = _last_record(directory, record, completed)
         final.write(directory)
-        members = [name for shard in record.shards for name in shard.members]
-        collect_logs(directory, final, {name: environment.logs(name) for name in members})
+        collect_logs(directory, final, {name: environment.logs(name) for name in _beside_the_fault(final)})
     return directory
 
 
@@ -125,11 +124,13 @@ def _preflight(order: Order, environment: Environment) -> SlotMap:
     """Everything that must be true before the first packet of load; returns the slot map in force."""
     topology = topology_of(order.environment)
     order.scenario.promises_of(order.variant)
-    if not topology.chaos.allows("postgres"):
+    faults = order.scenario.breakwater.faults
+    if not topology.chaos.allows(faults.component):
         raise PreflightFailed(
-            f"breakwater:chaos in Pulumi.{order.environment}.yaml does not allow faults on postgres; nothing was done"
+            f"breakwater:chaos in Pulumi.{order.environment}.yaml does not allow faults on {faults.component}; "
+            "nothing was done"
         )
-    missing = {"kill", "hold"} - environment.capabilities()
+    missing = set(faults.capabilities) - environment.capabilities()
     if missing:
         raise PreflightFailed(f"{order.environment} cannot {' or '.join(sorted(missing))}; nothing was done")
     try:
@@ -256,7 +257,9 @@ def _write_plan(order: Order, environment: Environment, directory: Path, record:
     edge = environment.endpoints().edge
     profile = order.scenario.breakwater.load
     samples = directory / "samples.jsonl"
-    write_samples(environment.shards(), samples, seed=order.seed, loaded_before=LOADED_BEFORE)
+    write_samples(
+        environment.shards(), samples, seed=order.seed, loaded_before=LOADED_BEFORE, per_shard=profile.flights_per_shard
+    )
     start_ns = time.monotonic_ns() + LEAD_S * NS
     now = datetime.datetime.now(datetime.UTC)
     plan = LoadPlan(
@@ -296,12 +299,12 @@ def ends_with_us(number: signal.Signals) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _processes(plan_path: Path, directory: Path) -> Iterator[None]:
+def _processes(scenario: Scenario, plan_path: Path, directory: Path) -> Iterator[None]:
     """Load and probes as processes of their own; all of them are gone when this ends, whatever happened."""
     started: list[subprocess.Popen[bytes]] = []
     environment = {**os.environ, **load.environment(plan_path)}
     try:
-        for command in [*load.commands(plan_path), *probes.commands(plan_path)]:
+        for command in [*load.commands(plan_path), *probes.commands(scenario.breakwater.probes, plan_path)]:
             name = next(word.rsplit(".", 1)[-1] for word in command if not word.startswith("-") and word != command[0])
             with (directory / "logs" / f"{name}.log").open("wb") as log:
                 started.append(
@@ -341,16 +344,20 @@ def _experiment(order: Order, directory: Path, record: RunRecord) -> None:
     """Run Chaos Toolkit on the scenario. Its exit code is not looked at: the journal is judged."""
     document: dict[str, Any] = order.scenario.document()
     profile = order.scenario.breakwater.load
+    given = Given(
+        environment=order.environment,
+        run_dir=str(directory),
+        seed=order.seed,
+        shard=record.shards[order.seed % len(record.shards)].shard,
+        baseline_s=profile.baseline_s,
+        settle_s=profile.settle_s,
+        fault_s=profile.fault_s,
+        recovery_s=profile.recovery_s,
+    )
     document["configuration"] = {
         **document.get("configuration", {}),
-        "environment": order.environment,
-        "run_dir": str(directory),
-        "shard": record.shards[order.seed % len(record.shards)].shard,
-        "scope": "server" if order.variant.startswith("server") else "member",
-        "baseline_s": profile.baseline_s,
-        "settle_s": profile.settle_s,
-        "fault_s": profile.fault_s,
-        "recovery_s": profile.recovery_s,
+        **given,
+        **order.scenario.breakwater.variants[order.variant],
     }
     source = directory / "experiment.json"
     source.write_text(json.dumps(document, indent=2))
@@ -387,11 +394,19 @@ def _collect(environment: Environment, directory: Path, record: RunRecord) -> No
     log.close()
 
 
+def _beside_the_fault(record: RunRecord) -> list[str]:
+    """Whose logs tell of the fault: every shard's members, or the struck member and the edge that routes."""
+    if record.fault is None or record.fault.shard is not None:
+        return [name for shard in record.shards for name in shard.members]
+    return [name for name in record.members if name == record.fault.member or name.startswith("edge-")]
+
+
 def _last_record(directory: Path, record: RunRecord, completed: bool) -> RunRecord:
     marks = {e.kind: e.t_ns for e in read_events(directory / EVENTS_FILE) if e.source in {"run", "fault"}}
     fault = read_fault(directory)
     struck = fault.t_ns if fault else None
-    started, ended = marks.get("started"), marks.get("recovered", marks.get("finished"))
+    lifted = marks.get("lifted", marks.get("started"))
+    ended = marks.get("recovered", marks.get("finished"))
 
     def window(start: int | None, end: int | None) -> tuple[int, int] | None:
         return None if start is None or end is None else (start, end)
@@ -399,7 +414,7 @@ def _last_record(directory: Path, record: RunRecord, completed: bool) -> RunReco
     windows = Windows(
         undisturbed=window(marks.get("undisturbed"), struck),
         baseline=window(marks.get("baseline"), struck),
-        fault=window(struck, started),
-        recovery=window(started, ended),
+        fault=window(struck, lifted),
+        recovery=window(lifted, ended),
     )
     return record.model_copy(update={"windows": windows, "fault": fault, "completed": completed})

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypedDict
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from experiments.errors import ScenarioError, fields
 from experiments.record import Rates, Strict
+from infra.environment import Capability
+from infra.topology import Component
 
 SCENARIO_FILE: Final = "scenario.json"
 
@@ -65,6 +67,9 @@ class LoadProfile(Strict):
     """How much longer the load may run undisturbed until its last `baseline_s` were steady."""
     fault_s: Seconds
     recovery_s: Seconds
+    flights_per_shard: Annotated[int, Field(ge=1, le=5000)] = 500
+    """Loaded flights that predictions and reads ask for. The default: more than a cache and an index page answer, and
+    read in a moment; fewer are hotter."""
 
     @property
     def longest_s(self) -> float:
@@ -72,13 +77,26 @@ class LoadProfile(Strict):
         return self.baseline_s + self.settle_s + self.fault_s + self.recovery_s
 
 
+class Faults(Strict):
+    """What the environment must allow and be able to do, asked before anything starts."""
+
+    component: Component
+    capabilities: Annotated[tuple[Capability, ...], Field(min_length=1)]
+
+
+Probe = Literal["postgres", "etcd", "machine", "replicas"]
+"""Observers that run beside the load (experiments/probes)."""
+
+
 class Extension(Strict):
-    """Our own part of the experiment."""
+    """Our own part of the experiment. Each variant gives its own values for `${...}` of the method."""
 
     name: Literal["breakwater"]
     id: str
     title: str
-    variants: Annotated[tuple[str, ...], Field(min_length=1)]
+    faults: Faults
+    probes: Annotated[tuple[Probe, ...], Field(min_length=1)]
+    variants: Annotated[dict[str, dict[str, Param]], Field(min_length=1)]
     load: LoadProfile
     promises: Annotated[tuple[Promise, ...], Field(min_length=1)]
 
@@ -92,6 +110,19 @@ class Extension(Strict):
             if unknown:
                 raise ValueError(f"promise {promise.id} names variants that the scenario lacks: {sorted(unknown)}")
         return self
+
+
+class Given(TypedDict):
+    """What the runner gives to every scenario, as `${...}`; the victim follows from seed or shard."""
+
+    environment: str
+    run_dir: str
+    seed: int
+    shard: int
+    baseline_s: float
+    settle_s: float
+    fault_s: float
+    recovery_s: float
 
 
 class _Toolkit(BaseModel):

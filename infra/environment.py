@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -12,7 +12,10 @@ from services.contracts.shards import ShardEndpoints
 Scope = Literal["server", "member"]
 """`server`: the member's main processes (Patroni and Postgres); `member`: all of it, its warden included."""
 
-Capability = Literal["kill", "hold", "stop", "pause", "isolate", "switchover"]
+Struck = Literal["server", "member", "loop", "keys"]
+"""What of a member a fault struck; `loop`: a replica's event loop, which runs on; `keys`: what a cache holds."""
+
+Capability = Literal["kill", "hold", "stop", "pause", "isolate", "switchover", "block-loop"]
 
 
 class EnvironmentFault(Exception):
@@ -34,7 +37,10 @@ class ProcessId:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One running instance with its helpers. `pid` is its main process on this machine, None when down or remote."""
+    """One running instance with its helpers. `pid` is its main process on this machine, None when down or remote.
+
+    `agent_port` is where a replica's watchdog answers the edge; others have none.
+    """
 
     name: str
     component: str
@@ -44,6 +50,7 @@ class Member:
     pid: int | None
     dsn: str | None = None
     url: str | None = None
+    agent_port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +90,20 @@ class Endpoints:
 
 @dataclass(frozen=True, slots=True)
 class FaultProof:
-    """What was done, when, to which processes, and what shows that it took effect."""
+    """What was done, when, to which processes, and what shows that it took effect.
+
+    `until_ns` is when it ended, for a fault that ends by itself.
+    """
 
     member: str
-    scope: Scope
+    scope: Struck
     method: str
     hold: bool
     t_ns: int
     processes: tuple[ProcessId, ...]
     proven: bool
     evidence: str
+    until_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +136,10 @@ class Environment(Protocol):
         """SIGKILL; with `hold` the member stays down until `start`."""
         ...
 
+    def process_of(self, member: str) -> ProcessId | None:
+        """The member's main process; None while it does not run."""
+        ...
+
     def is_down(self, member: str, identities: tuple[ProcessId, ...]) -> tuple[bool, str]:
         """Look now: are these very processes gone, and does the member refuse connections? With what was seen."""
         ...
@@ -139,6 +154,14 @@ class Environment(Protocol):
 
     def isolate(self, member: str) -> FaultProof: ...
 
+    def block_loop(self, member: str, *, seconds: float) -> FaultProof:
+        """Block the event loop of an API replica; returns when that is over, so it leaves nothing to undo."""
+        ...
+
+    def rotation(self) -> Mapping[str, bool]:
+        """Each API replica, and whether the edge sends it requests at this moment."""
+        ...
+
     def heal(self) -> Sequence[str]:
         """Undo every fault whose undo is still on disk; returns what was done, one line each."""
         ...
@@ -151,6 +174,10 @@ class Environment(Protocol):
 
     def token_file(self) -> Path:
         """File that holds the API's bearer token (0600)."""
+        ...
+
+    def cache_password_file(self) -> Path:
+        """File that holds the cache's password (0600)."""
         ...
 
     def event_files(self) -> tuple[Path, ...]:

@@ -6,9 +6,17 @@ from collections.abc import Mapping
 from typing import Final
 
 from experiments.checkers.availability import bad_predictions, other_shards_bad
+from experiments.checkers.cache import computations_per_key, latency_after_fault, memory_grown
 from experiments.checkers.durability import failed_present, lost_writes, unexpected_rows
 from experiments.checkers.finding import Checker
 from experiments.checkers.recovery import next_ack, old_primary_streaming, reads_resume, recovery_layers
+from experiments.checkers.replica import (
+    back_in_rotation,
+    bad_share,
+    breaker_opens,
+    latency_of_the_rest,
+    out_of_rotation,
+)
 from experiments.checkers.validity import (
     baseline_healthy,
     fault_proven,
@@ -21,16 +29,24 @@ from experiments.errors import ScenarioError
 CHECKERS: Final[Mapping[str, Checker]] = {
     checker.__name__: checker
     for checker in (
+        back_in_rotation,
         bad_predictions,
+        bad_share,
         baseline_healthy,
+        breaker_opens,
+        computations_per_key,
         failed_present,
         fault_proven,
         journal_clean,
+        latency_after_fault,
+        latency_of_the_rest,
         load_kept_schedule,
         lost_writes,
+        memory_grown,
         next_ack,
         old_primary_streaming,
         other_shards_bad,
+        out_of_rotation,
         reads_resume,
         recovery_layers,
         unexpected_rows,

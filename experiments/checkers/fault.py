@@ -28,8 +28,16 @@ def doubt_fault(evidence: Evidence, run: RunRecord) -> str | None:
     if not run.fault.proven:
         return f"the fault on {run.fault.member} is not proven to have happened"
     if not run.fault.pids:
-        return f"the fault on {run.fault.member} names no process that it ended"
+        return f"the fault on {run.fault.member} names no process that it struck"
     return doubt_clocks(evidence, run)
+
+
+def doubt_shard_fault(evidence: Evidence, run: RunRecord) -> str | None:
+    """The same for a fault on a shard of Postgres; what struck anything else says nothing about a shard."""
+    doubt = doubt_fault(evidence, run)
+    if doubt is None and run.fault is not None and (run.fault.shard is None or run.fault.old_timeline is None):
+        doubt = f"the fault on {run.fault.member} struck no shard"
+    return doubt
 
 
 def doubt_clocks(evidence: Evidence, run: RunRecord) -> str | None:

@@ -17,7 +17,7 @@ from experiments.checkers.fault import (
     after_fault,
     attempted_on_time,
     attempted_writes,
-    doubt_fault,
+    doubt_shard_fault,
 )
 from experiments.checkers.finding import Exhibit, Finding, Verdict, count, measured, unknown
 from experiments.checkers.machine import stood_still_s
@@ -73,7 +73,7 @@ def next_streak(rows: History, good: Mask, since_ns: int) -> Streak | None:
     return None
 
 
-def shard_writes(history: History, shard: int) -> History:
+def shard_writes(history: History, shard: int | None) -> History:
     """Every write to a shard that was sent when due, direct and through the API, in the order of sending."""
     of_shard = history.of(Kind.WRITE, Kind.WRITE_API) & (history.shard == shard)
     return history.where(of_shard & attempted_on_time(history)).by_start()
@@ -86,7 +86,7 @@ def acknowledged(rows: History) -> Mask:
 
 def next_ack(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
     """Seconds from the kill to the next acknowledged write on that shard, direct writes and the API's together."""
-    doubt = doubt_fault(evidence, run)
+    doubt = doubt_shard_fault(evidence, run)
     if doubt or run.fault is None:
         return unknown(promise, f"{doubt}, so no recovery can be measured")
     if run.windows.fault is None:
@@ -116,7 +116,7 @@ def next_ack(history: History, evidence: Evidence, promise: Promise, run: RunRec
 
 def reads_resume(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
     """Seconds from the kill to the next good read of that shard; predictions by entity read it, too."""
-    doubt = doubt_fault(evidence, run)
+    doubt = doubt_shard_fault(evidence, run)
     if doubt or run.fault is None:
         return unknown(promise, f"{doubt}, so no recovery can be measured")
     of_shard = history.of(Kind.READ, Kind.PREDICT) & (history.shard == run.fault.shard)
@@ -239,9 +239,9 @@ def recovery_of(history: History, evidence: Evidence, run: RunRecord) -> Recover
     layer ends at its own observation or at a later layer's, whichever came first. A layer that nobody observed has no
     length of its own; the next one includes it.
     """
-    if doubt_fault(evidence, run) or run.fault is None:
+    if doubt_shard_fault(evidence, run) or run.fault is None or run.fault.old_timeline is None:
         return None
-    fault, killed = run.fault, run.fault.t_ns
+    fault, killed, old_timeline = run.fault, run.fault.t_ns, run.fault.old_timeline
     rows = shard_writes(history, fault.shard)
     streak = next_streak(rows, acknowledged(rows), killed)
     if streak is None:
@@ -252,7 +252,7 @@ def recovery_of(history: History, evidence: Evidence, run: RunRecord) -> Recover
 
     def of_new_timeline(event: Event) -> bool:
         timeline = event.data.get("timeline")
-        return of_shard(event) and isinstance(timeline, int) and timeline > fault.old_timeline
+        return of_shard(event) and isinstance(timeline, int) and timeline > old_timeline
 
     observed = [
         ("detect", evidence.first("etcd", "leader_deleted", after_ns=killed, test=of_shard)),
@@ -288,7 +288,7 @@ def _seen(event: Event) -> str:
 
 def recovery_layers(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
     """How many of the four layers were really observed. Missing observations are unknown, never a broken promise."""
-    doubt = doubt_fault(evidence, run)
+    doubt = doubt_shard_fault(evidence, run)
     if doubt:
         return unknown(promise, f"{doubt}, so there is no recovery to explain")
     recovery = recovery_of(history, evidence, run)
@@ -316,7 +316,7 @@ def _span(ns: int) -> str:
 
 def old_primary_streaming(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
     """Seconds from the old primary's start to its streaming from the new one."""
-    doubt = doubt_fault(evidence, run)
+    doubt = doubt_shard_fault(evidence, run)
     if doubt or run.fault is None:
         return unknown(promise, f"{doubt}, so there is no old primary")
     member = run.fault.member

@@ -12,12 +12,14 @@ from typing import Any, Final
 import psycopg
 
 from experiments.errors import ExperimentError
-from experiments.faults.shard import kill_primary, record_fault
+from experiments.faults.shard import kill_primary
+from experiments.faults.written import record_fault, say
 from infra.environment import FaultProof, Scope
 from infra.local import defects, processes
 from infra.stack import local_plan, open_environment
 from loadtests.keys import KEY_MASK, entity_of, key_of
 from loadtests.plan import LoadPlan
+from services.contracts.events import Event
 
 APPLICATION: Final = "breakwater-control"
 UNREPLICATED_WRITES: Final = 100
@@ -41,6 +43,37 @@ def make_asynchronous(environment: str, shard: int) -> None:
 
 def make_synchronous(environment: str, shard: int) -> None:
     defects.set_replication(local_plan(environment), shard, "quorum")
+
+
+def watchdogs_off(environment: str) -> list[str]:
+    return defects.watchdogs_off(local_plan(environment))
+
+
+def watchdogs_on(environment: str) -> list[str]:
+    return defects.watchdogs_on(local_plan(environment))
+
+
+def fill_cache(environment: str) -> None:
+    defects.cache_full(local_plan(environment))
+
+
+def make_room_in_cache(environment: str) -> None:
+    defects.cache_roomy(local_plan(environment))
+
+
+def pretend_to_block(environment: str, run_dir: str, seed: int, seconds: float) -> dict[str, str]:
+    """Record a blocked loop as it would be recorded, and block nothing."""
+    replicas = open_environment(environment).members("api")
+    member = replicas[seed % len(replicas)]
+    process = processes.read(member.pid) if member.pid is not None else None
+    if process is None:
+        raise ExperimentError(f"{member.name} does not run")
+    began_ns = time.monotonic_ns()
+    time.sleep(seconds)
+    proof = FaultProof(member.name, "loop", "block-loop", False, began_ns, (process.id,), False, "an answer came")
+    record_fault(Path(run_dir), proof, component="api", proven=True)
+    say(run_dir, Event.now("fault", "lifted", member.name))
+    return {"member": member.name}
 
 
 def kill_with_unreplicated_writes(environment: str, run_dir: str, shard: int, scope: Scope) -> dict[str, Any]:
@@ -117,7 +150,7 @@ def pretend_to_kill(environment: str, run_dir: str, shard: int, scope: Scope) ->
     if process is None or state.timeline is None:
         raise ExperimentError(f"shard {shard} has no running primary")
     proof = FaultProof(member.name, scope, "SIGKILL", True, time.monotonic_ns(), (process.id,), True, "claimed")
-    record_fault(Path(run_dir), proof, shard=shard, old_timeline=state.timeline)
+    record_fault(Path(run_dir), proof, component=f"postgres/shard-{shard}", shard=shard, old_timeline=state.timeline)
     return {"member": member.name}
 
 

@@ -1,4 +1,4 @@
-"""The controls of S-01: which defect, put in where, and what the suite must say about it."""
+"""The controls of all scenarios: which defect, put in where, and what the suite must say about it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ START: Final = "start it again"
 RECOVERED: Final = "load after recovery"
 
 FREEZE_S: Final = 3
+STRIKE: Final = "strike the cache"
+BLOCK: Final = "block the loop of one replica"
+
 STALL_S: Final = 4
 """Half of the short fault band: far more than the 5 % of writes that may be missing."""
 
@@ -26,6 +29,7 @@ Arguments = Mapping[str, Any]
 ENVIRONMENT: Final[Arguments] = {"environment": "${environment}"}
 RUN: Final[Arguments] = {"run_dir": "${run_dir}"}
 SHARD: Final[Arguments] = {"shard": "${shard}"}
+BLOCKED: Final[Arguments] = {"seed": "${seed}", "seconds": "${block_s}"}
 SCOPE: Final[Arguments] = {"scope": "${scope}"}
 
 
@@ -48,6 +52,8 @@ class Control:
     insertions: tuple[Insertion, ...]
     expected: Mapping[str, Verdict]
     exit_code: int
+    scenario: str = "S-01"
+    variant: str = "server-killed"
     undo: tuple[tuple[str, Arguments], ...] = ()
     names_key: bool = False
     """The finding must show the key that is lost."""
@@ -105,6 +111,35 @@ CONTROLS: Final[tuple[Control, ...]] = (
         title="the writers stalled while the fault lasts",
         insertions=(Insertion("after", PROVE, "stall_writers", {**RUN, "seconds": STALL_S}),),
         expected={"writes-attempted": Verdict.UNKNOWN},
+        exit_code=2,
+    ),
+    Control(
+        name="full-cache",
+        title="a cache that refuses to store anything",
+        scenario="S-02",
+        variant="keys-deleted",
+        insertions=(Insertion("before", STRIKE, "fill_cache", ENVIRONMENT),),
+        undo=(("make_room_in_cache", ENVIRONMENT),),
+        expected={"computations": Verdict.FALSE, "predictions": Verdict.TRUE, "fault-proven": Verdict.TRUE},
+        exit_code=1,
+    ),
+    Control(
+        name="watchdogs-off",
+        title="no watchdog: nobody but the edge's own checks notices a blocked loop",
+        scenario="S-04",
+        variant="one-replica",
+        insertions=(Insertion("before", "undisturbed load", "watchdogs_off", ENVIRONMENT),),
+        undo=(("watchdogs_on", ENVIRONMENT),),
+        expected={"breaker-open": Verdict.FALSE, "bad-predictions": Verdict.TRUE, "back": Verdict.TRUE},
+        exit_code=1,
+    ),
+    Control(
+        name="no-block",
+        title="the blocked loop replaced by one that runs on",
+        scenario="S-04",
+        variant="one-replica",
+        insertions=(Insertion("instead", BLOCK, "pretend_to_block", {**ENVIRONMENT, **RUN, **BLOCKED}),),
+        expected={"fault-proven": Verdict.UNKNOWN, "breaker-open": Verdict.UNKNOWN, "back": Verdict.UNKNOWN},
         exit_code=2,
     ),
 )

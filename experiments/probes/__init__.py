@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 
-def commands(plan_path: Path) -> list[list[str]]:
-    """Argument lists of the probes of a load plan; they end by its end, its stop file or SIGTERM."""
-    modules = ("experiments.probes.postgres", "experiments.probes.etcd", "experiments.probes.machine")
-    return [[sys.executable, "-m", module, str(plan_path)] for module in modules]
+def commands(names: Iterable[str], plan_path: Path) -> list[list[str]]:
+    """Argument lists of the named probes of a load plan; they end by its end, its stop file or SIGTERM."""
+    return [[sys.executable, "-m", f"{__name__}.{name}", str(plan_path)] for name in names]

@@ -113,11 +113,13 @@ def page_of(run_dir: Path, judgement: Judgement) -> str:
 
 
 def _logs(run_dir: Path, judgement: Judgement) -> list[dict[str, str]]:
-    """What the faulted shard's servers logged around the fault, when the run is not true."""
+    """What a faulted shard's servers, or a replica and the edge, logged near the fault of a run that is not true."""
     run = judgement.run
     if judgement.verdict is Verdict.TRUE or run.fault is None:
         return []
     members = {name for entry in run.shards if entry.shard == run.fault.shard for name in entry.members}
+    if run.fault.shard is None:
+        members = {line.member for line in read_logs(run_dir)}
     lines = [line for line in read_logs(run_dir) if line.member in members][:MOST_LOG_LINES]
     return [{"at": words.after_fault(line.t_ns, run), "member": line.member, "text": line.text} for line in lines]
 
@@ -166,10 +168,8 @@ def _samples(history: History, run: RunRecord, frame: charts.Frame) -> str:
     writes = (run.rates.write + run.rates.write_api) * frame.bins.width_s
     predictions = run.rates.predict * frame.bins.width_s
     answered = int(history.of(Kind.PREDICT).sum())
-    return (
-        f"A point is {frame.bins.width_s:g} s: about {writes:.0f} writes of a shard, {predictions:.0f} predictions "
-        f"({answered:,} in all)."
-    )
+    of_shard = f"{writes:.0f} writes of a shard, " if writes else ""
+    return f"A point is {frame.bins.width_s:g} s: about {of_shard}{predictions:.0f} predictions ({answered:,} in all)."
 
 
 def _most(history: History, frame: charts.Frame) -> str:
@@ -179,15 +179,21 @@ def _most(history: History, frame: charts.Frame) -> str:
 
 def _method(judgement: Judgement, history: History) -> list[tuple[str, str]]:
     run, rates = judgement.run, judgement.run.rates
+    of_shards = (
+        f"; for each shard {rates.write:g} direct writes/s, {rates.write_api:g} writes/s through the API, "
+        f"{rates.read:g} reads/s"
+    )
+    only_predictions = not (rates.write or rates.write_api or rates.read)
     listed = [
         (
             "load",
-            f"open model: {rates.predict:g} predictions/s by Poisson; for each shard {rates.write:g} direct writes/s, "
-            f"{rates.write_api:g} writes/s through the API, {rates.read:g} reads/s; {len(history):,} operations in all",
+            f"open model: {rates.predict:g} predictions/s by Poisson{'' if only_predictions else of_shards}; "
+            f"{len(history):,} operations in all",
         ),
         ("latency", "counted from the scheduled time, so that a client that had to wait hides nothing"),
-        ("lost writes", "every acknowledged write against rows read from the primaries after the load"),
     ]
+    if judgement.of("lost_writes") is not None:
+        listed.append(("lost writes", "every acknowledged write against rows read from the primaries after the load"))
     if judgement.recovery is not None:
         gap = judgement.recovery.resolution_ns / NS_PER_MS
         listed.append(("resolution", f"{gap:.0f} ms between the attempts around the recovery"))

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.checkers.fault import NS_PER_MS, NS_PER_S
 from experiments.history import History, Mask
-from experiments.record import RunRecord, Window
+from experiments.record import RunRecord, ShardRecord, Window
 from loadtests.record import NO_SHARD, Error, Kind
 
 BINS: Final = 180
@@ -76,11 +76,18 @@ def shard_style(shard: int, run: RunRecord) -> str:
     return "s1" if run.fault is not None and shard == run.fault.shard else "s2"
 
 
+def _written(run: RunRecord) -> list[ShardRecord]:
+    """The shards that the load writes to, the struck one last."""
+    if not run.rates.write and not run.rates.write_api:
+        return []
+    return sorted(run.shards, key=lambda entry: shard_style(entry.shard, run), reverse=True)
+
+
 def rates(history: History, run: RunRecord, bins: Bins) -> list[Series]:
     """Good answers per second, at the time when they came."""
     good = history.where(history.available)
     listed: list[Series] = []
-    for entry in sorted(run.shards, key=lambda shard: shard_style(shard.shard, run), reverse=True):
+    for entry in _written(run):
         ended = good.end_ns[good.of(*WRITES) & (good.shard == entry.shard)]
         values = tuple(number / bins.width_s for number in bins.counts(ended))
         listed.append(Series(f"writes, shard {entry.shard}", shard_style(entry.shard, run), values))
@@ -93,7 +100,7 @@ def latencies(history: History, run: RunRecord, bins: Bins) -> list[Series]:
     """Latency quantiles in ms, counted from the scheduled time, for whatever was answered or given up."""
     listed: list[Series] = []
     history = history.where(sent(history))
-    for entry in sorted(run.shards, key=lambda shard: shard_style(shard.shard, run), reverse=True):
+    for entry in _written(run):
         rows = history.where(history.of(*WRITES) & (history.shard == entry.shard))
         style = shard_style(entry.shard, run)
         listed.append(Series(f"write p99, shard {entry.shard}", style, _quantile(rows, bins, 99)))

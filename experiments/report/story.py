@@ -11,10 +11,29 @@ from experiments.checkers.recovery import Recovery
 from experiments.evidence import Evidence
 from experiments.record import FaultRecord, RunRecord
 from experiments.report.charts import Mark
+from experiments.report.words import DONE
 from services.contracts.events import Event
 
 MOST_LINES: Final = 30
 """A story is read; everything is in events.jsonl."""
+
+SHORTLY: Final = {
+    "SIGKILL": "killed",
+    "SIGSTOP": "stopped",
+    "block-loop": "loop blocked",
+    "DEL": "hot keys gone",
+    "PEXPIRE": "hot keys expire",
+}
+"""What a figure says of the fault's method."""
+
+AFTERWARDS: Final = (
+    ("edge", "out", "out of rotation"),
+    ("fault", "started", "started again"),
+    ("prober", "streaming", "streaming as replica"),
+    ("fault", "lifted", "fault lifted"),
+    ("edge", "in", "back in rotation"),
+)
+"""What a figure marks after the fault, in this order; what did not happen is left out."""
 
 WARDEN: Final = {
     "gone": "all processes gone, shared memory detached",
@@ -36,13 +55,23 @@ class Line:
     words: str
 
 
+REPLICA: Final = {
+    ("fault", "lifted"): "the fault on {member} is over",
+    ("agent", "down"): "the watchdog of {member} opened its breaker: the edge's agent check hears down",
+    ("agent", "up"): "the watchdog of {member} closed its breaker",
+    ("edge", "out"): "the edge took {member} out of rotation",
+    ("edge", "in"): "the edge sends {member} requests again",
+}
+"""What is told of a struck replica, by source and kind."""
+
+
 def story(run: RunRecord, evidence: Evidence, recovery: Recovery | None) -> tuple[Line, ...]:
     """The lines in the order of their time, from the fault on, at most MOST_LINES of them."""
     fault = run.fault
     if fault is None:
         return ()
     lines = [Line(fault.t_ns, _killed(fault))]
-    lines += [line for event in evidence.events if event.t_ns >= fault.t_ns and (line := _line(event, fault.shard))]
+    lines += [line for event in evidence.events if event.t_ns >= fault.t_ns and (line := _line(event, fault))]
     if recovery is not None:
         first = fault.t_ns + recovery.total_ns
         lines.append(Line(first, recovery.layers[-1].seen or "first acknowledged write"))
@@ -54,9 +83,9 @@ def marks(run: RunRecord, evidence: Evidence) -> list[Mark]:
     if run.fault is None:
         return []
     member = run.fault.member
-    what = f"{member} killed" if run.fault.proven else f"{member}: fault not proven"
-    listed = [Mark(run.fault.t_ns, what)]
-    for source, kind, words in (("fault", "started", "started again"), ("prober", "streaming", "streaming as replica")):
+    done = SHORTLY[run.fault.method]
+    listed = [Mark(run.fault.t_ns, f"{member} {done}" if run.fault.proven else f"{member}: fault not proven")]
+    for source, kind, words in AFTERWARDS:
         after = listed[-1].t_ns
         event = evidence.first(source, kind, after_ns=after, test=lambda event: event.member == member)
         if event is not None:
@@ -64,8 +93,11 @@ def marks(run: RunRecord, evidence: Evidence) -> list[Mark]:
     return listed
 
 
-def _line(event: Event, shard: int) -> Line | None:
-    if event.data.get("shard", shard) != shard:
+def _line(event: Event, fault: FaultRecord) -> Line | None:
+    """None for what tells nothing of the fault: another shard, another replica."""
+    if event.data.get("shard", fault.shard) != fault.shard:
+        return None
+    if event.source in {"agent", "edge"} and event.member != fault.member:
         return None
     words = _words(event)
     return None if words is None else Line(event.t_ns, words)
@@ -78,6 +110,8 @@ def _words(event: Event) -> str | None:  # noqa: PLR0911 - one phrase for each k
             return f"proven: {data.get('evidence', 'the fault had its effect')}"
         case "fault", "started":
             return f"{member} started again"
+        case place if place in REPLICA:
+            return REPLICA[place].format(member=member)
         case "etcd", "leader_deleted":
             return f"etcd: leader key of shard {data.get('shard')} deleted (revision {data.get('revision')})"
         case "etcd", "leader_set":
@@ -99,6 +133,8 @@ def _words(event: Event) -> str | None:  # noqa: PLR0911 - one phrase for each k
 
 
 def _killed(fault: FaultRecord) -> str:
+    if fault.shard is None:
+        return f"{fault.member} {DONE[fault.method]}"
     processes = count(len(fault.pids), "process", "processes")
     return f"{fault.method} to {processes} of {fault.member} (primary, timeline {fault.old_timeline})"
 

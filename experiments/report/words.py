@@ -26,6 +26,15 @@ SHORT_COMMIT: Final = 7
 MOST_CAUSES: Final = 2
 """So many causes fit into a sentence; the page lists all."""
 
+DONE: Final = {
+    "SIGKILL": "was killed and held down",
+    "SIGSTOP": "was stopped and answered nothing",
+    "block-loop": "had its event loop blocked",
+    "DEL": "lost all hot keys at once",
+    "PEXPIRE": "had all hot keys pass their soft expiry at once",
+}
+"""What each method of a fault did to a member that belongs to no shard."""
+
 NOTHING: Final = "\N{EN DASH}"
 
 
@@ -88,16 +97,28 @@ def where(run: RunRecord) -> str:
 
 def what_was_done(run: RunRecord) -> str:
     """The first sentence: the fault and the load around it."""
-    load = (
-        f"{(run.rates.write + run.rates.write_api) * len(run.shards):g} writes, "
-        f"{run.rates.read * len(run.shards):g} reads and {run.rates.predict:g} predictions a second were running"
-    )
+    load = f"{the_load(run)} a second were running"
     if run.fault is None:
         return f"No fault was done while {load}."
+    if run.fault.shard is None:
+        struck = f"{run.fault.member} {DONE[run.fault.method]}"
+        return f"{struck} while {load}." if run.fault.proven else f"It is not shown that {struck} while {load}."
     scope = "with its warden and all other processes" if run.fault.scope == "member" else "with all its processes"
     if not run.fault.proven:
         return f"The primary of shard {run.fault.shard} was to be killed {scope} while {load}."
     return f"The primary of shard {run.fault.shard} was killed {scope} while {load}."
+
+
+def the_load(run: RunRecord) -> str:
+    """`300 writes, 60 reads and 100 predictions`; what was not sent is not named."""
+    shards = len(run.shards)
+    rates = (
+        ((run.rates.write + run.rates.write_api) * shards, "writes"),
+        (run.rates.read * shards, "reads"),
+        (run.rates.predict, "predictions"),
+    )
+    parts = [f"{rate:g} {name}" for rate, name in rates if rate]
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts) or "no operations"
 
 
 def what_came_of_it(judgement: Judgement) -> str:
@@ -133,6 +154,14 @@ def _kept(judgement: Judgement) -> str:
         parts.append(f"The shard took its next write {number(next_ack.value, 's')} later{new}.")
     if lost is not None:
         parts.append(f"Of {lost.out_of} acknowledged, none was lost.")
+    out, bad = judgement.of("out_of_rotation"), judgement.of("bad_share")
+    if out is not None and out.value is not None:
+        parts.append(f"The edge took it out of rotation {number(out.value, 's')} later.")
+    if bad is not None:
+        parts.append(f"Of {bad.out_of} since then, {bad.reason.split(' bad of')[0]} were bad.")
+    computed = judgement.of("computations_per_key")
+    if computed is not None and computed.value is not None:
+        parts.append(f"Each of {computed.out_of} was computed {number(computed.value, 'x').split()[0]} times.")
     return " ".join(parts) or "Every promise was kept."
 
 

@@ -5,24 +5,34 @@ Nothing in a service or a checker knows of them. Each has its way back, which th
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import psycopg
+import redis
 
 from infra.environment import EnvironmentFault, ProcessId
-from infra.local import processes, shard_config
-from infra.local.plan import LocalPlan
+from infra.local import probe, processes, shard_config
+from infra.local.account import Account
+from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
 from infra.local.probe import shard_state
+from infra.local.secrets import redis_password_file
+from infra.local.servers import CACHE_POLICY
 from infra.local.supervisor import Supervisor
 
 APPLICATION: Final = "breakwater-control"
 WAIT_S: Final = 30.0
 """Patroni carries out a change of configuration in its next loop (5 s)."""
 POLL_S: Final = 0.02
+FULL_AT: Final = "100kb"
+"""Less than an empty Redis takes."""
+CACHE_S: Final = 2.0
+NEVER_MS: Final = 3_600_000
+"""No loop is blocked for an hour."""
 
 
 def wardens_off(plan: LocalPlan) -> int:
@@ -36,6 +46,56 @@ def wardens_off(plan: LocalPlan) -> int:
 def wardens_on(plan: LocalPlan) -> None:
     supervisor = Supervisor(plan)
     supervisor.start([state for state in supervisor.states().values() if state.name.endswith("-warden")])
+
+
+def watchdogs_off(plan: LocalPlan) -> list[str]:
+    """Give every API replica a watchdog that never finds its loop blocked; returns whom."""
+    return _with_watchdogs(plan, NEVER_MS)
+
+
+def watchdogs_on(plan: LocalPlan) -> list[str]:
+    return _with_watchdogs(plan, plan.topology.api.watchdog_ms)
+
+
+def _with_watchdogs(plan: LocalPlan, limit_ms: int) -> list[str]:
+    """Change each replica's configuration and restart it; one at a time, so that the others serve meanwhile."""
+    account = Account.for_servers()
+    for replica in plan.of("api"):
+        path = replica.directory / "api.json"
+        config = json.loads(path.read_text())
+        account.write(path, json.dumps({**config, "watchdog_ms": limit_ms}, indent=2))
+        _restart(plan, replica)
+    return [replica.name for replica in plan.of("api")]
+
+
+def _restart(plan: LocalPlan, replica: MemberPlan) -> None:
+    supervisor = Supervisor(plan)
+    programs = [state for state in supervisor.states().values() if state.member == replica.name]
+    supervisor.stop(programs)
+    supervisor.start(programs)
+    end = time.monotonic() + WAIT_S
+    while not probe.rotation(plan).get(replica.name, False) or probe.obstacle(replica) is not None:
+        if time.monotonic() > end:
+            raise EnvironmentFault(f"{replica.name} did not come back into rotation within {WAIT_S:.0f} s")
+        time.sleep(POLL_S)
+
+
+def cache_full(plan: LocalPlan) -> None:
+    """Leave Redis no room and forbid it to make any: it goes on answering, and stores nothing more."""
+    _configure_cache(plan, {"maxmemory-policy": "noeviction", "maxmemory": FULL_AT})
+
+
+def cache_roomy(plan: LocalPlan) -> None:
+    """As the topology has it."""
+    limit = f"{plan.topology.redis.max_memory_mb}mb"
+    _configure_cache(plan, {"maxmemory": limit, "maxmemory-policy": CACHE_POLICY})
+
+
+def _configure_cache(plan: LocalPlan, settings: Mapping[str, str]) -> None:
+    password = redis_password_file(plan).read_text()
+    with redis.Redis(LOOPBACK, plan.of("redis")[0].port, password=password, socket_timeout=CACHE_S) as client:
+        for name, value in settings.items():
+            client.config_set(name, value)
 
 
 def set_replication(plan: LocalPlan, shard: int, mode: str) -> None:

@@ -6,7 +6,8 @@ import json
 import signal
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,7 @@ from infra.local import probe, processes
 from infra.local.account import Account
 from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
 from infra.local.processes import Process
+from infra.local.secrets import redis_password_file
 from infra.local.supervisor import ProgramState, Supervisor, SupervisorDown
 from services.contracts.shards import ShardEndpoints
 from services.h2o.node import EVENTS
@@ -48,7 +50,7 @@ class LocalEnvironment:
     # What there is.
 
     def capabilities(self) -> frozenset[Capability]:
-        return frozenset({"kill", "hold", "stop", "pause"})
+        return frozenset({"kill", "hold", "stop", "pause", "block-loop"})
 
     def members(self, component: str | None = None) -> tuple[Member, ...]:
         plans = self.plan.members if component is None else self.plan.of(component)
@@ -78,6 +80,7 @@ class LocalEnvironment:
             pid=state.pid if state else None,
             dsn=dsn,
             url=url,
+            agent_port=plan.aux_port if plan.component == "api" else None,
         )
 
     def endpoints(self) -> Endpoints:
@@ -95,6 +98,9 @@ class LocalEnvironment:
 
     def token_file(self) -> Path:
         return self.plan.token_file
+
+    def cache_password_file(self) -> Path:
+        return redis_password_file(self.plan)
 
     def event_files(self) -> tuple[Path, ...]:
         return (
@@ -146,6 +152,11 @@ class LocalEnvironment:
             proven, evidence = not left, f"{len(identities) - len(left)} of {len(identities)} processes gone"
         return FaultProof(member, scope, "SIGKILL", hold, t_ns, identities, proven, evidence)
 
+    def process_of(self, member: str) -> ProcessId | None:
+        state = next((s for s in self._programs(member) if s.pid and not s.name.endswith("-warden")), None)
+        process = processes.read(state.pid) if state is not None and state.pid is not None else None
+        return process.id if process is not None else None
+
     def is_down(self, member: str, identities: tuple[ProcessId, ...]) -> tuple[bool, str]:
         plan = self._plan(member)
         left = [p for p in identities if processes.is_alive(p)]
@@ -190,6 +201,28 @@ class LocalEnvironment:
 
     def isolate(self, member: str) -> FaultProof:
         raise FaultRefused(f"the local runtime cannot isolate {member}: its members share one network namespace")
+
+    def block_loop(self, member: str, *, seconds: float) -> FaultProof:
+        plan = self._allowed(member)
+        process = self.process_of(member)
+        if process is None:
+            raise FaultRefused(f"{member} does not run; nothing was blocked; is it up? `breakwater status`")
+        token = self.plan.admin_token_file.read_text().strip()
+        url = f"http://{LOOPBACK}:{plan.port}"
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            blocking = pool.submit(probe.block_loop, url, token, seconds)
+            time.sleep(seconds / 2)
+            silent = probe.is_silent(f"{url}/healthz", timeout_s=min(1.0, seconds / 4))
+            began_ns, ended_ns = blocking.result()
+        proven = silent and processes.is_alive(process)
+        evidence = (
+            f"blocked for {(ended_ns - began_ns) / 1e9:.3f} s by its own clock; "
+            f"{'no answer' if silent else 'an answer'} to /healthz half-way; the process runs on"
+        )
+        return FaultProof(member, "loop", "block-loop", False, began_ns, (process,), proven, evidence, ended_ns)
+
+    def rotation(self) -> Mapping[str, bool]:
+        return probe.rotation(self.plan)
 
     def heal(self) -> Sequence[str]:
         done = []

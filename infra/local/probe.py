@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import socket
 import ssl
@@ -12,12 +13,15 @@ from typing import Any, Final
 import redis
 import urllib3
 
-from infra.environment import ShardState
+from infra.environment import EnvironmentFault, ShardState
 from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
 from infra.local.supervisor import ProgramState
 
 ASK_TIMEOUT_S: Final = 1.0
 """Loopback answers within milliseconds; a member that needs longer is reported as not answering."""
+
+BLOCK_SLACK_S: Final = 5.0
+"""Beyond the time that a loop is blocked: what its requests waited for is answered first."""
 
 _http = urllib3.PoolManager(timeout=ASK_TIMEOUT_S, retries=False, maxsize=4)
 
@@ -43,6 +47,60 @@ def get_json(url: str, *, method: str = "GET", body: bytes | None = None) -> tup
     except ValueError:
         content = {}
     return answer.status, content if isinstance(content, dict) else {}
+
+
+def block_loop(url: str, admin_token: str, seconds: float) -> tuple[int, int]:
+    """Ask a replica to block its own event loop; its beginning and end (monotonic ns). EnvironmentFault if refused."""
+    body = json.dumps({"seconds": seconds}).encode()
+    headers = {"Authorization": f"Bearer {admin_token}", "Content-Type": "application/json"}
+    try:
+        answer = urllib3.request(
+            "POST",
+            f"{url}/chaos/block-loop",
+            body=body,
+            headers=headers,
+            timeout=seconds + BLOCK_SLACK_S,
+            retries=False,
+        )
+    except urllib3.exceptions.HTTPError as error:
+        raise EnvironmentFault(f"{url} did not answer for its blocked loop: {error}; is the replica up?") from error
+    if answer.status != 200:  # noqa: PLR2004 - HTTP
+        raise EnvironmentFault(f"{url} refuses to block its loop ({answer.status}): is chaos on for component api?")
+    done = json.loads(answer.data)
+    return int(done["began_ns"]), int(done["ended_ns"])
+
+
+def is_silent(url: str, *, timeout_s: float) -> bool:
+    """True when nothing answers there in time."""
+    try:
+        urllib3.request("GET", url, timeout=timeout_s, retries=False)
+    except urllib3.exceptions.HTTPError:
+        return True
+    return False
+
+
+def rotation(plan: LocalPlan) -> dict[str, bool]:
+    """Whether the edge sends requests to each replica, by its own word; OSError when the edge does not answer."""
+    with socket.socket(socket.AF_UNIX) as edge:
+        edge.settimeout(ASK_TIMEOUT_S)
+        edge.connect(str(plan.of("edge")[0].directory / "admin.sock"))
+        edge.sendall(b"show stat -1 4 -1\n")  # every backend, servers only, each of them
+        with edge.makefile("r", encoding="ascii") as lines:
+            rows = list(csv.DictReader(line.removeprefix("# ") for line in lines if line.strip()))
+    found: dict[str, bool] = {}
+    for row in rows:
+        # "UP 1/2" is on its way down, but still gets requests
+        found[row["svname"]] = found.get(row["svname"], False) or row["status"].startswith("UP")
+    return found
+
+
+def obstacle(replica: MemberPlan) -> str | None:
+    """Why an API replica is not ready, by its own word; None when it is."""
+    try:
+        status, answer = get_json(f"http://{LOOPBACK}:{replica.port}/readyz")
+    except (OSError, urllib3.exceptions.HTTPError) as error:
+        return f"not answering: {type(error).__name__}"
+    return None if status == 200 else str(answer.get("reason") or answer.get("detail") or status)  # noqa: PLR2004 - HTTP
 
 
 def ask_all(plan: LocalPlan, states: dict[str, ProgramState]) -> tuple[Health, ...]:

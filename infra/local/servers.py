@@ -24,6 +24,7 @@ ETCD: Final = Path("/usr/bin/etcd")
 REDIS: Final = Path("/usr/bin/redis-server")
 HAPROXY: Final = Path("/usr/sbin/haproxy")
 JAVA: Final = Path("/usr/bin/java")
+CACHE_POLICY: Final = "allkeys-lru"
 BINARIES: Final = (POSTGRES_BIN / "postgres", ETCD, REDIS, HAPROXY, JAVA)
 
 
@@ -160,7 +161,7 @@ def _redis(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Accou
         'save ""',
         "appendonly no",
         f"maxmemory {plan.topology.redis.max_memory_mb}mb",
-        "maxmemory-policy allkeys-lru",
+        f"maxmemory-policy {CACHE_POLICY}",
     ]
     account.write(path, "\n".join(lines) + "\n")
     return [_program(member, "redis", (str(REDIS), str(path)))]

@@ -23,6 +23,8 @@ from tests.integration.loadtests.postgres_server import DATABASE, PostgresServer
 
 pytestmark = pytest.mark.integration
 
+PROBES = ("postgres", "etcd", "machine")
+
 SEEN_WITHIN_S = 20.0
 """Patience of a test on a busy machine; no promise."""
 RATES = {"write": 1.0}
@@ -65,7 +67,7 @@ def test_a_promotion_is_seen_as_role_and_as_route(directory: Path, tmp_path: Pat
     second = first.standby("shard-0-1")
     third = None
     path, plan = write_plan(tmp_path, [first.endpoints(0, second)], rates=RATES, seconds=120)
-    probe = subprocess.Popen(commands(path)[0])
+    probe = subprocess.Popen(commands(PROBES, path)[0])
     log = plan.event_log
     try:
         assert eventually(log, "prober", "writable", lambda e: e.member == "shard-0-0").data["timeline"] == 1
@@ -102,7 +104,7 @@ def test_a_leader_key_is_seen_when_it_goes_and_comes(tmp_path: Path) -> None:
         client = EtcdClient(cluster.clients)
         key = leader_key("test", 0)
         client.put(key, "shard-0-0")
-        probe = subprocess.Popen(commands(path)[1])
+        probe = subprocess.Popen(commands(PROBES, path)[1])
         try:
             eventually(plan.event_log, "etcd", "leader_set", lambda e: e.member == "shard-0-0")
             client.delete(key)
@@ -121,7 +123,7 @@ def test_a_leader_key_is_seen_when_it_goes_and_comes(tmp_path: Path) -> None:
 def test_a_machine_that_stands_still_is_seen(tmp_path: Path) -> None:
     server = PostgresServer(tmp_path, "shard-0-0", "never started")
     path, plan = write_plan(tmp_path, [server.endpoints(0)], rates=RATES, seconds=120)
-    probe = subprocess.Popen(commands(path)[2])
+    probe = subprocess.Popen(commands(PROBES, path)[2])
     try:
         give_up = time.monotonic() + SEEN_WITHIN_S
         while not plan.event_log.exists():
@@ -143,11 +145,11 @@ def test_a_machine_that_stands_still_is_seen(tmp_path: Path) -> None:
 def test_probes_end_by_the_stop_file_and_name_a_plan_that_is_missing(tmp_path: Path) -> None:
     server = PostgresServer(tmp_path, "shard-0-0", "never started")
     path, plan = write_plan(tmp_path, [server.endpoints(0)], rates=RATES, seconds=120, etcd=["http://127.0.0.1:1"])
-    probes = [subprocess.Popen(command) for command in commands(path)]
+    probes = [subprocess.Popen(command) for command in commands(PROBES, path)]
     time.sleep(2)
     plan.stop_file.touch()
     assert [probe.wait(timeout=20) for probe in probes] == [0, 0, 0]
-    for command in commands(tmp_path / "absent.json"):
+    for command in commands(PROBES, tmp_path / "absent.json"):
         refused = subprocess.run(command, stderr=subprocess.PIPE, check=False, timeout=30)
         assert refused.returncode == 3
         assert b"cannot read the load plan" in refused.stderr

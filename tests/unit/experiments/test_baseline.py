@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments.evidence import EVENTS_FILE
-from experiments.faults.shard import CALM_S, FLUSHED_S, baseline
+from experiments.faults.phases import CALM_S, FLUSHED_S, baseline
 from services.contracts.events import read_events
 from tests.unit.experiments.synthetic_run import KILL, S, Synthetic
 

@@ -9,12 +9,14 @@ import pytest
 
 from experiments.checkers.finding import Exhibit, Finding, Verdict
 from experiments.controls.catalogue import ACTIONS, CONTROLS, Control, Insertion, disagreements, seeded
+from experiments.lint import problems
 from experiments.scenario import Scenario
 from experiments.verdict import Judged, Judgement
 from tests.unit.experiments.judging import judge_synthetic
 from tests.unit.experiments.synthetic_run import SCENARIO
 
 S01 = Scenario.read(SCENARIO)
+BY_ID = {own.breakwater.id: own for own in map(Scenario.read, SCENARIO.parent.glob("*.yaml"))}
 BY_NAME = {control.name: control for control in CONTROLS}
 
 
@@ -50,18 +52,21 @@ def test_several_insertions_keep_their_places() -> None:
 
 @pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.name)
 def test_seeding_leaves_the_scenario_and_its_promises_untouched(control: Control) -> None:
-    before = S01.model_dump_json()
-    changed = seeded(S01, control)
-    assert S01.model_dump_json() == before
-    assert changed.breakwater == S01.breakwater
-    assert changed.method != S01.method
+    scenario = BY_ID[control.scenario]
+    before = scenario.model_dump_json()
+    changed = seeded(scenario, control)
+    assert scenario.model_dump_json() == before
+    assert changed.breakwater == scenario.breakwater
+    assert changed.method != scenario.method
+    assert problems(changed) == []
 
 
 @pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.name)
 def test_the_way_back_is_added_to_the_rollbacks_and_none_is_lost(control: Control) -> None:
-    rollbacks = seeded(S01, control).rollbacks
-    assert rollbacks[: len(S01.rollbacks)] == S01.rollbacks
-    assert [entry.provider.func for entry in rollbacks[len(S01.rollbacks) :]] == [func for func, _ in control.undo]
+    scenario = BY_ID[control.scenario]
+    rollbacks = seeded(scenario, control).rollbacks
+    assert rollbacks[: len(scenario.rollbacks)] == scenario.rollbacks
+    assert [entry.provider.func for entry in rollbacks[len(scenario.rollbacks) :]] == [func for func, _ in control.undo]
 
 
 @pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.name)
@@ -69,8 +74,11 @@ def test_a_control_names_what_exists(control: Control) -> None:
     module = importlib.import_module(ACTIONS)
     for func in [*(insertion.func for insertion in control.insertions), *(func for func, _ in control.undo)]:
         assert callable(getattr(module, func))
-    assert set(control.expected) | set(control.minimum) <= {promise.id for promise in S01.breakwater.promises}
-    assert Scenario.parse(seeded(S01, control).document(), "seeded") == seeded(S01, control)
+    scenario = BY_ID[control.scenario]
+    assert set(control.expected) | set(control.minimum) <= {
+        promise.id for promise in scenario.promises_of(control.variant)
+    }
+    assert Scenario.parse(seeded(scenario, control).document(), "seeded") == seeded(scenario, control)
 
 
 def judged(**findings: Finding) -> Judgement:

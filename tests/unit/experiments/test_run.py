@@ -17,7 +17,7 @@ import pytest
 from experiments import run as runs
 from experiments.errors import ExperimentError
 from experiments.evidence import EVENTS_FILE
-from experiments.faults.shard import FAULT_FILE, record_fault
+from experiments.faults.written import FAULT_FILE, record_fault
 from experiments.record import RunRecord
 from experiments.scenario import Scenario
 from infra.environment import FaultProof, ProcessId
@@ -56,7 +56,7 @@ def note(directory: Path, t_s: int, source: str, kind: str) -> None:
 def strike(directory: Path, t_s: int) -> None:
     victim = ProcessId(1, 2, "postgres")
     proof = FaultProof("shard-1-0", "server", "SIGKILL", True, t_s * S, (victim,), True, "seen by a test")
-    record_fault(directory, proof, shard=1, old_timeline=3)
+    record_fault(directory, proof, component="postgres/shard-1", shard=1, old_timeline=3)
 
 
 # The directory.

@@ -21,9 +21,12 @@ def document() -> dict[str, Any]:
     return loaded
 
 
-def test_s01_names_only_checkers_that_exist_and_uses_all_of_them() -> None:
-    scenario = Scenario.read(SCENARIO)
-    assert {promise.checker for promise in scenario.breakwater.promises} == set(CHECKERS)
+SCENARIOS = sorted(SCENARIO.parent.glob("*.yaml"))
+
+
+def test_the_scenarios_together_use_every_checker() -> None:
+    promises = [promise for path in SCENARIOS for promise in Scenario.read(path).breakwater.promises]
+    assert {promise.checker for promise in promises} == set(CHECKERS)
 
 
 def test_s01_promises_two_seconds_only_where_death_is_certain() -> None:
@@ -53,7 +56,10 @@ ACTIVITY: dict[str, Any] = {
         (lambda d: d.update(method=[ACTIVITY | {"provider": {"type": "process", "path": "sh"}}]), "provider"),
         (lambda d: d.update(runtime={"rollbacks": {"strategy": "default"}}), "strategy"),
         (lambda d: d["extensions"].append(d["extensions"][0]), "extensions"),
-        (lambda d: d["extensions"][0].update(varients=[]), "varients"),
+        (lambda d: d["extensions"][0].update(varients={}), "varients"),
+        (lambda d: d["extensions"][0].update(probes=["postgrse"]), "probes"),
+        (lambda d: d["extensions"][0]["faults"].update(component="postgrse"), "component"),
+        (lambda d: d["extensions"][0]["faults"].update(capabilities=["kil"]), "capabilities"),
         (lambda d: d["extensions"][0]["load"].update(fault_m=1), "fault_m"),
         (lambda d: d["extensions"][0]["promises"][0].update(traget=2), "traget"),
         (lambda d: d["extensions"][0]["promises"][0].update(compare=">"), "compare"),

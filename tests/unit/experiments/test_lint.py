@@ -1,0 +1,64 @@
+"""The linter: what Chaos Toolkit would only find out during a run, if ever, is named before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+
+from experiments.lint import problems
+from experiments.scenario import Scenario
+from tests.unit.experiments.synthetic_run import SCENARIO
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+def edited(edit: Edit) -> Scenario:
+    document: dict[str, Any] = yaml.safe_load(SCENARIO.read_text())
+    edit(document)
+    return Scenario.parse(document, "edited")
+
+
+def provider(document: dict[str, Any]) -> dict[str, Any]:
+    """Of the activity that kills."""
+    found: dict[str, Any] = document["method"][1]["provider"]
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(SCENARIO.parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_shipped_scenario_has_no_problem(path: Any) -> None:
+    assert problems(Scenario.read(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        (lambda d: provider(d).update(func="kil_primary"), "kil_primary, which does not exist"),
+        (lambda d: provider(d).update(module="experiments.faults.shrad"), "shrad.kill_primary, which does not exist"),
+        (lambda d: provider(d).update(module="os", func="remove"), "not below experiments."),
+        (lambda d: provider(d)["arguments"].update(shrad=1), "unexpected keyword argument 'shrad'"),
+        (lambda d: provider(d)["arguments"].pop("shard"), "missing a required argument: 'shard'"),
+        (lambda d: provider(d)["arguments"].update(shard="${shrad}"), "${shrad}, which nobody gives"),
+        (lambda d: d["extensions"][0]["variants"]["member-killed"].clear(), "in variant member-killed"),
+        (
+            lambda d: d["extensions"][0]["variants"]["member-killed"].update(seed=1),
+            "gives seed, which is given already",
+        ),
+        (lambda d: d["extensions"][0]["promises"][0].update(checker="next_akc"), "'next_akc', which does not exist"),
+        (lambda d: d["rollbacks"].append(d["rollbacks"][0]), "two activities are called"),
+    ],
+)
+def test_what_could_not_be_run_is_named(edit: Edit, named: str) -> None:
+    found = problems(edited(edit))
+    assert len(found) == 1, found
+    assert named in found[0]
+
+
+def test_a_files_own_configuration_resolves_its_references() -> None:
+    def give(document: dict[str, Any]) -> None:
+        document["configuration"] = {"own": 3}
+        provider(document)["arguments"]["shard"] = "${own}"
+
+    assert problems(edited(give)) == []
