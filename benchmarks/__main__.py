@@ -12,7 +12,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import contest, judged, results, rivals, stack
+from benchmarks import chart, contest, judged, results, rivals, stack
 from benchmarks.measured import BenchmarkError, Measured
 from benchmarks.platform import Platform, running
 
@@ -55,6 +55,7 @@ def _options() -> argparse.Namespace:
 def _peers(platform: Platform, options: argparse.Namespace, where: results.Row) -> None:
     found = contest.run(platform, ENVIRONMENTS, rounds=options.rounds, seconds=options.seconds, tell=console.log)
     results.append(options.out / "speed-peers.csv", results.CONTEST, results.contest_rows(found, where))
+    (options.out / "speed-peers.svg").write_text(_chart(found))
     times = contest.ratios(found)
     table = _table("server", "requests/s", "p50 ms", "p95 ms", "p99 ms", "times best peer", "lowest to highest")
     for each in sorted(found, key=lambda each: each.total.rate):
@@ -63,6 +64,15 @@ def _peers(platform: Platform, options: argparse.Namespace, where: results.Row) 
         table.add_row(each.rival.name, *_cells(each.total), f"{ratio.median:.2f}", span)
     console.print(table)
     _print(judged.of_contest(found))
+
+
+def _chart(found: Sequence[contest.Result]) -> str:
+    values = [
+        chart.Bar(each.rival.name, each.rival.kind, total.rate, f"{total.rate:,.0f}/s, p99 {total.p99_ms:.1f} ms")
+        for each in sorted(found, key=lambda each: each.total.rate)
+        for total in (each.total,)
+    ]
+    return chart.bars(f"One worker, {contest.CONNECTIONS} connections: requests a second", values)
 
 
 def _stack(platform: Platform, options: argparse.Namespace, where: results.Row) -> None:
