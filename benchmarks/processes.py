@@ -51,7 +51,7 @@ def _wait_until_open(name: str, process: subprocess.Popen[bytes], port: int, log
             return
         time.sleep(POLL_S)
     tail = log.read_text(errors="replace")[-2000:]
-    raise BenchmarkError(f"{name} does not answer on port {port} after {READY_S:.0f} s; the end of {log}:\n{tail}")
+    raise BenchmarkError(f"{name} ended, or did not open port {port} in {READY_S:.0f} s; the end of {log}:\n{tail}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

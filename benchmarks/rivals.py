@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -115,8 +116,8 @@ def servers(platform: Platform, environments: Path) -> dict[str, Served]:
         return str(environments / name / "bin" / tool)
 
     saved = platform.scratch / "mlflow-model"
-    if not saved.exists():
-        _run([program("mlflow", "python"), str(PEERS / "mlflow_model.py"), str(saved)], peer)
+    shutil.rmtree(saved, ignore_errors=True)  # it holds a copy of the sources
+    _run([program("mlflow", "python"), str(PEERS / "mlflow_model.py"), str(saved)], peer)
     mlserver = {
         name: Served(
             (program("mlserver", "mlserver"), "start", _mlserver_folder(platform.scratch, name, batched)),
