@@ -149,7 +149,14 @@ def servers(platform: Platform, environments: Path) -> dict[str, Served]:
         ),
         "jdk": Served(
             (
-                *("java", "-Xmx128m", "-cp", peer["BENCH_GENMODEL"], str(PEERS / "Limit.java")),
+                *(
+                    "java",
+                    "-Dsun.net.httpserver.nodelay=true",
+                    "-Xmx128m",
+                    "-cp",
+                    peer["BENCH_GENMODEL"],
+                    str(PEERS / "Limit.java"),
+                ),
                 *(str(PORTS["jdk"]), peer["BENCH_MOJO"]),
             ),
             PORTS["jdk"],
