@@ -51,6 +51,13 @@ soak: install ## S-01 with ten seeds (twenty kills) as rows of docs/results/, th
 	$(BIN)/breakwater controls local || status=1
 	exit $$status
 
+.PHONY: bench
+bench: install ## speed beside MLServer, MLflow and BentoML, and of the whole stack, as rows of docs/results/; about 6 minutes
+	@for package in wrk:wrk nghttp2-client:h2load openjdk-17-jdk-headless:javac; do
+		command -v $${package#*:} >/dev/null || { echo "missing: $${package%:*}; as root: apt-get install $${package%:*}"; exit 3; }
+	done
+	$(BIN)/python -m benchmarks $(BENCH)
+
 .PHONY: lock
 lock: install ## resolve pyproject.toml again into the hashed *.lock files; what still fits stays as it is
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --extra dev \
@@ -58,6 +65,10 @@ lock: install ## resolve pyproject.toml again into the hashed *.lock files; what
 	for tool in setuptools:build uv:uv; do
 		echo $${tool%:*} | $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate \
 			--output-file requirements.$${tool#*:}.lock -
+	done
+	for peer in mlserver mlflow bentoml; do
+		$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate \
+			--output-file benchmarks/peers/$$peer.lock benchmarks/peers/$$peer.in
 	done
 	git --no-pager diff --stat -- '*.lock'
 

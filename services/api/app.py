@@ -20,6 +20,7 @@ from services.api.admission import PREDICTIONS_IN_FLIGHT, WRITES_IN_FLIGHT, Admi
 from services.api.auth import BearerAuth
 from services.api.cache import ScoreCache
 from services.api.chaos import chaos_route
+from services.api.direct import DirectRoute
 from services.api.features import FeatureWriter
 from services.api.health import healthz, readyz
 from services.api.layer import Layer
@@ -166,6 +167,9 @@ def create_app(replica: Replica) -> ASGIApp:
         models=replica.models,
         store=replica.shards.store,
         scores=Scores(replica.cache, replica.batcher, replica.metrics),
+    )
+    app.add_middleware(
+        DirectRoute, path=predict.OPERATION.path, endpoint=predictor.endpoint, handlers=app.exception_handlers
     )
     writer = FeatureWriter(replica.auth, Admission(WRITES_IN_FLIGHT, "writes"), replica.shards.store)
     app.router.routes += [

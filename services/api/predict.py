@@ -20,6 +20,7 @@ from starlette.responses import Response
 from services.api.admission import Admission
 from services.api.auth import BearerAuth
 from services.api.bodies import patience_s, validated, whole_body
+from services.api.direct import JsonResponse
 from services.api.model_watch import ModelWatch
 from services.api.observation import stage
 from services.api.openapi import Operation
@@ -106,7 +107,7 @@ class Predictor:
                     vector, staleness_s, patience = await self._stored(wanted, patience)
             with stage(request.scope, "score"):
                 score, source = await self.scores.get(model, model.encoder.row(vector), patience)
-        return Response(_render(model, score, source, staleness_s), media_type="application/json")
+        return JsonResponse(_render(model, score, source, staleness_s))
 
     async def _stored(self, wanted: ByEntity, patience: float) -> tuple[FlightFeatures, float | None, float]:
         """The vector, how stale it may be, and what is left of the caller's patience, all in seconds."""

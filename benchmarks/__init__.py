@@ -1,0 +1,1 @@
+"""How fast it is: a worker beside its peers, the stack behind its edge, what a request costs. `make bench`."""
