@@ -58,7 +58,15 @@ lock: install ## resolve pyproject.toml again into the hashed *.lock files; what
 		echo $${tool%:*} | $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate \
 			--output-file requirements.$${tool#*:}.lock -
 	done
+	for image in services/images/*/requirements.in; do
+		$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate \
+			--constraint requirements.lock --output-file $${image%.in}.lock $$image
+	done
 	git --no-pager diff --stat -- '*.lock'
+
+.PHONY: images
+images: install ## the images of the pods, from BASE_IMAGE (a Debian 12), with bills of materials; needs docker
+	@$(BIN)/python -m services.images.build
 
 .PHONY: clean
 clean: ## remove what the tools cache; environments, runs and .venv stay
