@@ -28,6 +28,10 @@ test: lint ## everything: lint, types, layers, then unit, integration and e2e te
 test-unit: install ## the fast tests only
 	@$(BIN)/pytest tests/unit
 
+.PHONY: test-kubernetes
+test-kubernetes: install ## the rendered platform on a real cluster: KUBECONFIG's, else one that tests/cluster starts (root, go)
+	@$(BIN)/pytest tests/kubernetes
+
 .PHONY: lint
 lint: install ## style, format, types and the direction of dependencies
 	@$(BIN)/ruff check .
