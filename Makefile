@@ -28,6 +28,10 @@ test: lint ## everything: lint, types, layers, then unit, integration and e2e te
 test-unit: install ## the fast tests only
 	@$(BIN)/pytest tests/unit
 
+.PHONY: test-kubernetes
+test-kubernetes: install ## the rendered platform on a real cluster: KUBECONFIG's, else one that tests/cluster starts (root, go)
+	@$(BIN)/pytest tests/kubernetes
+
 .PHONY: lint
 lint: install ## style, format, types and the direction of dependencies
 	@$(BIN)/ruff check .
@@ -70,7 +74,15 @@ lock: install ## resolve pyproject.toml again into the hashed *.lock files; what
 		$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate \
 			--output-file benchmarks/peers/$$peer.lock benchmarks/peers/$$peer.in
 	done
+	for image in services/images/*/requirements.in; do
+		$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate \
+			--constraint requirements.lock --output-file $${image%.in}.lock $$image
+	done
 	git --no-pager diff --stat -- '*.lock'
+
+.PHONY: images
+images: install ## the images of the pods, from BASE_IMAGE (a Debian 12), with bills of materials; needs docker
+	@$(BIN)/python -m services.images.build
 
 .PHONY: clean
 clean: ## remove what the tools cache; environments, runs and .venv stay

@@ -1,0 +1,165 @@
+"""The rendered platform on a real cluster, by kubectl alone: applied, waited for, asked and talked to."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from infra.kubernetes.plan import PYTHON, KubernetesPlan
+from infra.kubernetes.render import manifests
+from infra.kubernetes.stack_secrets import ensure
+
+Manifest = dict[str, Any]
+COMPONENT: Final = "app.kubernetes.io/component"
+MANAGER: Final = "breakwater-tests"
+WITHOUT_IMAGE: Final = frozenset({"mage"})
+REFERENCE: Final = re.compile(r"\$\{secrets:(\w+)\}")
+COMMAND_S: Final = 600
+SERVERS: Final = ("statefulset/etcd", "deployment/redis")
+
+
+class KubectlFailed(Exception):
+    """kubectl said no; the message is what it said."""
+
+
+@dataclass(frozen=True)
+class Platform:
+    """One environment in one cluster. Every command names the context: never the ambient one."""
+
+    plan: KubernetesPlan
+    secrets: Path
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, codes: tuple[int, ...] = (0,)) -> str:
+        command = ["kubectl", "--context", self.plan.settings.context, "--namespace", self.plan.namespace, *arguments]
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=COMMAND_S, check=False)
+        if done.returncode not in codes:
+            raise KubectlFailed(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def get(self, kind: str, *options: str) -> list[Manifest]:
+        items: list[Manifest] = json.loads(self.kubectl("get", kind, *options, "-o", "json"))["items"]
+        return items
+
+    def pods(self, component: str) -> list[Manifest]:
+        return self.get("pods", "-l", f"{COMPONENT}={component}")
+
+    # Bringing it up
+
+    def objects(self) -> list[Manifest]:
+        """What is applied: the rendering with its secrets, without workloads that have no image yet."""
+        ensure(self.plan, self.secrets)
+        made = [
+            made
+            for made in manifests(self.plan)
+            if made["kind"] not in {"Deployment", "PersistentVolumeClaim"}
+            or made["metadata"]["labels"].get(COMPONENT) not in WITHOUT_IMAGE
+        ]
+        filled: list[Manifest] = _filled(made, self.secrets)
+        return filled
+
+    def apply(self, objects: list[Manifest]) -> None:
+        self._apply_with("apply", objects)
+
+    def difference(self, objects: list[Manifest]) -> str:
+        """What applying again would change; empty when nothing."""
+        return self._apply_with("diff", objects, codes=(0, 1))
+
+    def _apply_with(self, verb: str, objects: list[Manifest], codes: tuple[int, ...] = (0,)) -> str:
+        listing = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+        return self.kubectl(verb, "--server-side", "--field-manager", MANAGER, "-f", "-", stdin=listing, codes=codes)
+
+    def install(self) -> None:
+        """Everything in the order in which the program makes it: servers, then what fills them, then who uses them."""
+        objects = self.objects()
+        jobs = {made["metadata"]["name"]: made for made in objects if made["kind"] == "Job"}
+        self.apply([made for made in objects if made["kind"] != "Job"])
+        for server in (*SERVERS, *(f"statefulset/shard-{shard}" for shard in self.plan.shards)):
+            self.rolled_out(server)
+        for name in ("migrate", "load"):
+            self.apply([jobs[name]])
+            self.complete(name)
+
+    def rolled_out(self, workload: str, *, timeout_s: int = 300) -> None:
+        self.kubectl("rollout", "status", workload, f"--timeout={timeout_s}s")
+
+    def complete(self, job: str, *, timeout_s: int = 600) -> None:
+        self.kubectl("wait", "--for=condition=complete", f"job/{job}", f"--timeout={timeout_s}s")
+
+    # Talking to it
+
+    def python(self, component: str, program: str, stdin: str = "") -> str:
+        """Run a program in a pod of the component, with what that pod can reach."""
+        name = next(pod["metadata"]["name"] for pod in self.pods(component) if ready(pod) or component == "api")
+        return self.kubectl("exec", "-i", name, "-c", component, "--", PYTHON, "-c", program, stdin=stdin)
+
+    @contextlib.contextmanager
+    def edge(self) -> Iterator[str]:
+        """https://localhost:PORT while the context lasts."""
+        command = ["kubectl", "--context", self.plan.settings.context, "--namespace", self.plan.namespace]
+        forward = subprocess.Popen(
+            [*command, "port-forward", "service/edge", ":443", "--address", "127.0.0.1"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert forward.stdout is not None
+            found = re.search(r"127\.0\.0\.1:(\d+)", forward.stdout.readline())
+            assert found, "kubectl port-forward said no port"
+            yield f"https://localhost:{found[1]}"
+        finally:
+            forward.terminate()
+            forward.wait(timeout=10)
+
+    def trust(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.secrets / "tls_ca_crt"))
+
+    def token(self) -> str:
+        return (self.secrets / "api_token").read_text().strip()
+
+    def primary(self, shard: int) -> str | None:
+        """The member whose Patroni says that it leads, as the members say it themselves."""
+        ask = (
+            "import json, ssl, urllib.request as r\n"
+            "plain = ssl._create_unverified_context()\n"
+            "print(r.urlopen('https://127.0.0.1:8008/cluster', context=plain, timeout=3).read().decode())"
+        )
+        for pod in self.get("pods", "-l", f"breakwater.dev/shard={shard}"):
+            with contextlib.suppress(KubectlFailed):
+                said = self.kubectl("exec", pod["metadata"]["name"], "-c", "server", "--", PYTHON, "-c", ask)
+                for member in json.loads(said)["members"]:
+                    if member["role"] == "leader" and member["state"] == "running":
+                        return str(member["name"])
+        return None
+
+
+def ready(pod: Mapping[str, Any]) -> bool:
+    conditions = pod["status"].get("conditions", [])
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+def eventually(what: str, seconds: float, look: Any) -> Any:
+    """The first true value of `look()`; AssertionError when time is up."""
+    end = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < end, f"{what}: not within {seconds:.0f} s"
+        time.sleep(0.5)
+    return found
+
+
+def _filled(value: Any, secrets: Path) -> Any:
+    match value:
+        case str():
+            return REFERENCE.sub(lambda found: (secrets / found[1]).read_text(), value)
+        case dict():
+            return {key: _filled(item, secrets) for key, item in value.items()}
+        case list():
+            return [_filled(item, secrets) for item in value]
+    return value
