@@ -215,7 +215,11 @@ class ScoreCache:
                 (self._misses if value is None else self._stale).inc()
                 if turn == Turn.YOURS:
                     (self._hard_expiries if value is None else self._soft_expiries).inc()
-            answer(value, turn)
+            try:
+                answer(value, turn)
+            except BaseException:
+                self._give_up(lookups[index + 1 :])  # others wait for theirs
+                raise
         self._hits.inc(hits)
 
     def _give_up(self, lookups: list[tuple[bytes, Answer]]) -> None:
