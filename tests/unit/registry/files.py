@@ -7,8 +7,6 @@ rename, so that a reader (or a power cut) sees the old state or the new one.
 from __future__ import annotations
 
 import fcntl
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,10 +27,7 @@ from services.registry import (
     VersionTaken,
     sha256_of,
 )
-
-PUBLIC_FILE = 0o644
-"""Models are no secrets; the server that scores may run as another user than the one that trains."""
-
+from services.registry.store import write_whole
 
 NO_MANIFEST = "0" * 64
 GOLDEN_PROBABILITY = 0.25
@@ -113,8 +108,8 @@ class FileRegistry:
                 raise VersionTaken(f"{directory} holds another artifact: choose a new version")
             return
         directory.mkdir(parents=True, exist_ok=True)
-        _replace(directory / "model.zip", artifact.read_bytes())
-        _replace(directory / "model.json", card.to_json().encode())
+        write_whole(directory / "model.zip", artifact.read_bytes())
+        write_whole(directory / "model.json", card.to_json().encode())
 
     def point(self, name: str, version: str) -> Pointer:
         try:
@@ -122,7 +117,7 @@ class FileRegistry:
         except NoModel:
             generation = 1
         pointer = Pointer(name=name, version=version, generation=generation, manifest=NO_MANIFEST)
-        _replace(self._root / "current.json", pointer.to_json().encode())
+        write_whole(self._root / "current.json", pointer.to_json().encode())
         return pointer
 
     @contextmanager
@@ -132,22 +127,3 @@ class FileRegistry:
         with (self._root / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
-
-
-def _replace(path: Path, content: bytes) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as out:
-            out.write(content)
-            out.flush()
-            os.fchmod(out.fileno(), PUBLIC_FILE)
-            os.fsync(out.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
