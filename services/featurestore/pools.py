@@ -221,6 +221,7 @@ class ShardPool:
         self.breaker = Breaker(f"shard-{shard.shard}-{kind}")
         self._gate = Gate(self.breaker, line=bounds.max * WAITERS_PER_CONNECTION)
         self._knocking: asyncio.Task[None] | None = None
+        self._closing = False
         self.breaker.listen(self._changed)
         conninfo = make_conninfo(
             shard.conninfo(target, application_name=application_name), options=OPTIONS, load_balance_hosts="random"
@@ -245,6 +246,7 @@ class ShardPool:
 
     async def close(self) -> None:
         self._redial.close()
+        self._closing = True  # psycopg_pool may swallow the cancellation of who gets a connection in the same moment
         if self._knocking is not None:
             self._knocking.cancel()
             await asyncio.wait([self._knocking])
@@ -302,12 +304,14 @@ class ShardPool:
         return ShardUnavailable(self._shard, f"{error} (last connection error: {self._redial.last_error})")
 
     def _changed(self, breaker: Breaker) -> None:
+        if self._closing:
+            return
         if breaker.state is State.OPEN and (self._knocking is None or self._knocking.done()):
             self._knocking = asyncio.get_running_loop().create_task(self._knock_on(), name=f"knock {breaker.name}")
 
     async def _knock_on(self) -> None:
         opened = time.monotonic()
-        while self.breaker.state is not State.CLOSED and not self._pool.closed:
+        while self.breaker.state is not State.CLOSED and not self._closing:
             if await self._knock(opened):
                 self.breaker.announce()
             await asyncio.sleep(PROBE_EVERY_S)

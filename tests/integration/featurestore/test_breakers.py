@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from uuid import uuid4
 
 import pytest
@@ -12,6 +13,7 @@ from services.breaker import FAILURES, Breaker, State
 from services.contracts.shards import ShardEndpoints
 from services.featurestore.errors import InvalidRequest, ShardUnavailable
 from services.featurestore.gate import PATIENCE_S
+from services.featurestore.pools import ShardPool
 from services.featurestore.store import FeatureStore
 from tests.integration.featurestore.servers import Postgres
 from tests.integration.featurestore.writers import NOW, entity_on, first_acknowledged, open_store
@@ -103,3 +105,21 @@ async def test_an_open_breaker_closes_without_any_caller_noticing(shards: Shards
         await store.write(entity_on(0), NOW, "UA", {}, idempotency_key=uuid4())
         await store.read(entity_on(0), NOW)
         assert time.monotonic() - started < PATIENCE_S
+
+
+async def test_a_cancellation_that_is_swallowed_does_not_keep_the_store_open(
+    shards: Shards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """psycopg_pool hands a connection to who is cancelled in the same moment, and the cancellation is gone."""
+    knocking = asyncio.Event()
+
+    async def deaf(_pool: ShardPool, _opened: float) -> bool:
+        knocking.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return True
+
+    monkeypatch.setattr(ShardPool, "_knock", deaf)
+    async with asyncio.timeout(10), open_store(shards) as store:
+        breaker_of(store, "shard-1-read").trip()
+        await knocking.wait()
