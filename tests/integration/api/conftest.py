@@ -9,6 +9,7 @@ import pytest
 
 from services.h2o.train import TrainedModel
 from tests.integration.api.platform import Platform, Replica
+from tests.integration.api.redis_server import RedisServer
 
 
 @pytest.fixture(scope="package")
@@ -24,3 +25,12 @@ def replica(platform: Platform, trained: Mapping[str, TrainedModel]) -> Iterator
     with Replica(platform) as replica:
         replica.wait_for("/readyz")
         yield replica
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A cache of the test's own."""
+    server = RedisServer(tmp_path / "redis")
+    server.start()
+    yield server
+    server.close()
