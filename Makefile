@@ -22,7 +22,7 @@ demo: install ## bring the platform up, load real data, train, kill a primary un
 
 .PHONY: test
 test: lint ## everything: lint, types, layers, then unit, integration and e2e tests
-	@scripts/reap $(BIN)/pytest tests/unit tests/integration tests/e2e
+	@scripts/reap $(BIN)/pytest --junit-xml=build/junit/test.xml tests/unit tests/integration tests/e2e
 
 .PHONY: test-unit
 test-unit: install ## the fast tests only
@@ -30,7 +30,7 @@ test-unit: install ## the fast tests only
 
 .PHONY: test-kubernetes
 test-kubernetes: install ## the rendered platform on a real cluster: KUBECONFIG's, else one that tests/cluster starts (root, go)
-	@$(BIN)/pytest tests/kubernetes
+	@$(BIN)/pytest --junit-xml=build/junit/kubernetes.xml tests/kubernetes
 
 .PHONY: lint
 lint: install ## style, format, types and the direction of dependencies

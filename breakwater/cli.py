@@ -21,6 +21,7 @@ from rich.table import Table
 
 from breakwater.console import Steps, err
 from breakwater.console import out as console
+from breakwater.gate import gate
 from breakwater.manifests import render, secrets
 from breakwater.models import models
 from breakwater.soak import soak
@@ -342,6 +343,7 @@ def controls(environment: str, names: tuple[str, ...], seed: int | None, out: Pa
     sys.exit(1 if wrong else 0)
 
 
+cli.add_command(gate)
 cli.add_command(soak)
 cli.add_command(render)
 cli.add_command(secrets)

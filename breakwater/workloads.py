@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from experiments.commit import commit
 from infra.environment import EnvironmentFault
 from infra.local import probe
 from infra.local.plan import LocalPlan
 from infra.local.runtime import Progress
 from services.contracts.flights import MODEL_NAME, contract_schema
+from services.contracts.training import TRAINING_FILE, TrainingRecord
 from services.coordination.etcd import EtcdClient
 from services.etl.flights import LoadProgress, load_flights
 from services.etl.source import ALL_MONTHS
@@ -82,6 +84,9 @@ def train_model(plan: LocalPlan, progress: Progress, *, seed: int, split: dateti
             reload = registry.bring_into_production(
                 model.card.name, version, Why(who, "breakwater train promotes what it trained")
             )
+        TrainingRecord(
+            version=version, commit=commit(), at=datetime.datetime.now(datetime.UTC), snapshots=cut.snapshots
+        ).write(plan.state / TRAINING_FILE)
         progress.done("registry", f"{reload.pointer.version} in production, {spoken(reload)}")
     return model.card
 

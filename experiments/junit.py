@@ -24,7 +24,7 @@ def junit_xml(verdict: Mapping[str, Any]) -> bytes:
     suite = ElementTree.SubElement(suites, "testsuite", {"name": name, **counts})
     properties = ElementTree.SubElement(suite, "properties")
     for key in ("run_id", "environment", "seed", "commit", "verdict"):
-        ElementTree.SubElement(properties, "property", {"name": key, "value": _text(str(verdict[key]))})
+        ElementTree.SubElement(properties, "property", {"name": key, "value": xml_text(str(verdict[key]))})
     for promise in promises:
         _case(suite, name, promise)
     ElementTree.indent(suites)
@@ -33,14 +33,16 @@ def junit_xml(verdict: Mapping[str, Any]) -> bytes:
 
 
 def _case(suite: ElementTree.Element, classname: str, promise: Mapping[str, Any]) -> None:
-    attributes = {"classname": classname, "name": _text(f"{promise['id']}: {promise['title']}")}
+    attributes = {"classname": classname, "name": xml_text(f"{promise['id']}: {promise['title']}")}
     case = ElementTree.SubElement(suite, "testcase", attributes)
     words = f"expected {promise['compare']} {promise['target']:g} {promise['unit']}, measured {_value(promise)}"
     if promise["verdict"] != "true":
         tag = "failure" if promise["verdict"] == "false" else "error"
-        told = ElementTree.SubElement(case, tag, {"message": _text(promise["reason"]), "type": promise["verdict"]})
-        told.text = _text("\n".join([words, *_exhibits(promise)]))
-    ElementTree.SubElement(case, "system-out").text = _text(f"{words}, out of {promise['out_of']}: {promise['reason']}")
+        told = ElementTree.SubElement(case, tag, {"message": xml_text(promise["reason"]), "type": promise["verdict"]})
+        told.text = xml_text("\n".join([words, *_exhibits(promise)]))
+    ElementTree.SubElement(case, "system-out").text = xml_text(
+        f"{words}, out of {promise['out_of']}: {promise['reason']}"
+    )
 
 
 def _value(promise: Mapping[str, Any]) -> str:
@@ -55,6 +57,6 @@ def _exhibits(promise: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _text(words: str) -> str:
+def xml_text(words: str) -> str:
     """Without the control characters that XML cannot hold."""
     return _NOT_XML.sub("\ufffd", words)

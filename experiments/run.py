@@ -21,11 +21,13 @@ import urllib3
 from pydantic import ValidationError
 
 from experiments import history, probes
+from experiments.commit import commit
 from experiments.errors import ExperimentError, fields
 from experiments.evidence import EVENTS_FILE, JOURNAL_FILE
 from experiments.faults.written import read_fault
 from experiments.logs import collect_logs
 from experiments.probes.final_reads import final_reads
+from experiments.probes.loops import note_loops
 from experiments.probes.samples import write_samples
 from experiments.record import Rates, RunRecord, ShardRecord, WallAnchor, Windows
 from experiments.scenario import Given, Scenario
@@ -103,7 +105,9 @@ def run(order: Order, tell: Tell = lambda _: None) -> Path:
             events.append(Event.now("run", "load_started"))
             time.sleep(order.scenario.breakwater.load.warm_up_s)
             tell("experiment")
+            note_loops(environment, events, "before")
             _experiment(order, directory, record)
+            note_loops(environment, events, "after")
             plan.stop_file.touch()
             tell("final reads")
         events.append(Event.now("run", "final_reads"))
@@ -229,7 +233,7 @@ def _first_record(order: Order, environment: Environment) -> RunRecord:
         seed=order.seed,
         clock_id=monotonic_clock_id(),
         wall_anchor=WallAnchor(monotonic_ns=time.monotonic_ns(), unix_ns=time.time_ns()),
-        commit=_commit(),
+        commit=commit(),
         members=members,
         shards=shards,
         rates=rates,
@@ -237,20 +241,6 @@ def _first_record(order: Order, environment: Environment) -> RunRecord:
         fault=None,
         completed=False,
     )
-
-
-def _commit() -> str | None:
-    """The checkout's commit, `+` when it has changes; None outside a checkout or without git."""
-    try:
-        answer = subprocess.run(
-            ["/usr/bin/git", "describe", "--always", "--dirty=+", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except FileNotFoundError:
-        return None
-    return answer.stdout.strip() or None
 
 
 def _write_plan(order: Order, environment: Environment, directory: Path, record: RunRecord, slot_map: SlotMap) -> Path:

@@ -39,7 +39,8 @@ class ProcessId:
 class Member:
     """One running instance with its helpers. `pid` is its main process on this machine, None when down or remote.
 
-    `agent_port` is where a replica's watchdog answers the edge; others have none.
+    `agent_port` is where a replica's watchdog answers the edge, and where an H2O node tells its readiness; others have
+    none.
     """
 
     name: str

@@ -398,6 +398,11 @@ def stack_file(project: Path, environment: str) -> Path:
     return project / f"Pulumi.{environment}.yaml"
 
 
+def environments(project: Path) -> list[str]:
+    """Names of the environments that the project has a stack file for."""
+    return sorted(path.name.split(".")[1] for path in project.glob("Pulumi.*.yaml"))
+
+
 def load(project: Path, environment: str) -> Topology:
     """The topology in `project/Pulumi.<environment>.yaml`.
 
@@ -407,7 +412,7 @@ def load(project: Path, environment: str) -> Topology:
     try:
         document = yaml.safe_load(path.read_text())
     except FileNotFoundError as error:
-        known = sorted(p.name.split(".")[1] for p in project.glob("Pulumi.*.yaml"))
+        known = environments(project)
         raise TopologyError(
             f"no environment {environment!r}: {path} does not exist; known here: {', '.join(known) or 'none'}"
         ) from error

@@ -80,7 +80,7 @@ class LocalEnvironment:
             pid=state.pid if state else None,
             dsn=dsn,
             url=url,
-            agent_port=plan.aux_port if plan.component == "api" else None,
+            agent_port=plan.aux_port if plan.component in {"api", "h2o"} else None,
         )
 
     def endpoints(self) -> Endpoints:
@@ -107,6 +107,10 @@ class LocalEnvironment:
             *(member.directory / "warden-events.jsonl" for member in self.plan.of("postgres")),
             *(member.directory / EVENTS for member in self.plan.of("h2o")),
         )
+
+    def command_lines(self, member: str) -> tuple[tuple[str, ...], ...]:
+        """How each of a member's processes was started, as the kernel tells it."""
+        return tuple(processes.arguments(process.pid) for process in processes.working_in(self._plan(member).directory))
 
     def wait_ready(self, *, timeout_s: float) -> None:
         end = time.monotonic() + timeout_s

@@ -51,6 +51,15 @@ def read(pid: int) -> Process | None:
     )
 
 
+def arguments(pid: int) -> tuple[str, ...]:
+    """The process's command line; empty for one that is gone."""
+    try:
+        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return ()
+    return tuple(word.decode(errors="replace") for word in line.split(b"\0") if word)
+
+
 def every() -> Iterator[Process]:
     for entry in os.listdir("/proc"):  # noqa: PTH208 - names are enough, and this is on the path of a fault
         if entry.isdigit() and (process := read(int(entry))) is not None:

@@ -15,11 +15,13 @@ from psycopg import sql
 
 from services.contracts.flights import CATEGORICAL, FEATURES, TARGET
 from services.contracts.shards import ShardEndpoints
+from services.contracts.training import SnapshotWitness
 from services.etl.errors import NoTrainingData
 from services.featurestore.sessions import session
 
 APPLICATION: Final = "breakwater-training"
 SNAPSHOT: Final = "begin isolation level repeatable read, read only"
+WITNESS: Final = "select current_setting('transaction_isolation'), pg_current_snapshot()::text"
 CLOSED: Final = "select batch_id from batches where closed_at is not null"
 EXAMPLES: Final = sql.SQL("""
     copy (
@@ -56,6 +58,7 @@ class TrainingCut:
     train_rows: int
     test_rows: int
     batches: tuple[int, ...]
+    snapshots: tuple[SnapshotWitness, ...]
 
     @property
     def rows(self) -> int:
@@ -77,6 +80,7 @@ def export_training_csv(shards: Sequence[ShardEndpoints], directory: Path, split
             for shard in shards
         ]
         batches = _common_batches(connections)
+        begun = [_witness(connection) for connection in connections]
         train = stack.enter_context(train_csv.open("wb"))
         test = stack.enter_context(test_csv.open("wb"))
         header = ",".join((*FEATURES, TARGET, EVENT_TIME)).encode() + b"\n"
@@ -91,6 +95,7 @@ def export_training_csv(shards: Sequence[ShardEndpoints], directory: Path, split
             else:
                 test.write(line)
                 test_times.append(departure)
+        ended = [_witness(connection) for connection in connections]
     if not train_times or not test_times:
         raise NoTrainingData(
             f"{len(train_times)} flights before {split_date} and {len(test_times)} from then on in {len(batches)} "
@@ -109,6 +114,10 @@ def export_training_csv(shards: Sequence[ShardEndpoints], directory: Path, split
         len(train_times),
         len(test_times),
         tuple(sorted(batches)),
+        tuple(
+            SnapshotWitness(shard=shard.shard, isolation=end[0], begin=begin[1], end=end[1])
+            for shard, begin, end in zip(shards, begun, ended, strict=True)
+        ),
     )
 
 
@@ -119,6 +128,14 @@ def _common_batches(connections: Sequence[psycopg.Connection]) -> set[int]:
         connection.execute(SNAPSHOT)
         closed.append({batch_id for (batch_id,) in connection.execute(CLOSED)})
     return set.intersection(*closed)
+
+
+def _witness(connection: psycopg.Connection) -> tuple[str, str]:
+    """The server's own word on the transaction: its isolation and its snapshot."""
+    row = connection.execute(WITNESS).fetchone()
+    if row is None:
+        raise NoTrainingData("a shard did not say under which isolation it reads: try again")
+    return str(row[0]), str(row[1])
 
 
 def _examples(connection: psycopg.Connection, batches: set[int]) -> Iterator[Example]:

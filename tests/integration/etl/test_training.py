@@ -53,6 +53,13 @@ def test_everything_with_an_outcome_is_on_its_side_of_the_split(loaded: Shards, 
     assert any(row["plane_year"] == "" for row in train), "missing is empty"
 
 
+def test_every_shard_says_that_it_was_read_in_one_snapshot(loaded: Shards, tmp_path: Path) -> None:
+    witnesses = cut_of(loaded, tmp_path / "cut").snapshots
+    assert [witness.shard for witness in witnesses] == [0, 1]
+    assert {witness.isolation for witness in witnesses} == {"repeatable read"}
+    assert all(witness.begin == witness.end for witness in witnesses)
+
+
 def test_the_same_batches_give_the_same_files(loaded: Shards, tmp_path: Path) -> None:
     first, second = cut_of(loaded, tmp_path / "first"), cut_of(loaded, tmp_path / "second")
     assert first.train_csv.read_bytes() == second.train_csv.read_bytes()

@@ -1,0 +1,186 @@
+"""`breakwater gate`: collect the facts of an environment, judge the checklist, say what it comes to."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import secrets
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from breakwater.console import out as console
+
+if TYPE_CHECKING:
+    from experiments.gate.facts import ConsensusTrial, Facts, Handshake, Heap, Known, PolicyCheck, Training
+    from infra.environment import Environment
+    from infra.topology import Topology
+
+DIRECTORY = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+EVIDENCE: Final = "gate"
+"""Below the directory of runs: one result for each environment, which production's gate reads as evidence."""
+STAGING: Final = "staging"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("environment")
+@click.option("--runs", default="runs", show_default=True, type=DIRECTORY, help="Where `verify` keeps its runs.")
+@click.option(
+    "--junit", default="build/junit", show_default=True, type=DIRECTORY, help="Where tests left their results."
+)
+@click.option(
+    "--max-age", default=7.0, show_default=True, type=click.FloatRange(0), help="Days that evidence may be old."
+)
+@click.option("--edge", default=None, metavar="HOST:PORT", help="The edge, where no local one is meant.")
+@click.option("--ca", "ca_file", default=None, type=FILE, help="Its CA's certificate.")
+@click.option("--report", default=None, type=FILE, help="Also write a JUnit report of the gate itself.")
+@click.option("-q", "--quiet", is_flag=True, help="Only the last line.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def gate(
+    environment: str,
+    runs: Path,
+    junit: Path,
+    max_age: float,
+    edge: str | None,
+    ca_file: Path | None,
+    report: Path | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Examine every item of the checklist before a deployment. Exit code 0 true, 1 false, 2 unknown, 3 not begun.
+
+    Kills one H2O node where the environment allows faults on it; production is only looked at.
+    """
+    from experiments.commit import commit
+    from experiments.gate import report as reports
+    from experiments.gate.collect import manifests
+    from experiments.gate.items import ITEMS
+    from experiments.gate.judgement import GateFile, Staging, judge_gate
+    from experiments.gate.waivers import WAIVERS_FILE, read_waivers
+    from infra.stack import project_directory, topology_of
+
+    project = project_directory()
+    topology = topology_of(environment)
+    now = datetime.datetime.now(datetime.UTC)
+    here = commit()
+    waivers = read_waivers(project / WAIVERS_FILE, [item.id for item in ITEMS], now.date())
+    address = _address(edge, ca_file)
+    staging = None
+    if environment == "production":
+        evidence = runs / EVIDENCE / f"{STAGING}.json"
+        staging = Staging(evidence, GateFile.read(evidence), manifests.subject(topology_of(STAGING), here))
+    facts = _facts(project, topology, here, now, runs=runs, junit=junit, max_age_days=max_age, address=address)
+    judgement = judge_gate(facts, manifests.subject(topology, here), now, waivers=waivers, staging=staging)
+    judgement.write(runs / EVIDENCE / f"{environment}.json")
+    if report is not None:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_bytes(reports.junit_xml(judgement))
+    if as_json:
+        click.echo(json.dumps(judgement.to_json(), indent=2))
+    elif quiet:
+        console.print(reports.last_line(judgement), soft_wrap=True)
+    else:
+        reports.show(console, judgement)
+    sys.exit(judgement.exit_code)
+
+
+def _address(edge: str | None, ca_file: Path | None) -> tuple[str, int, Path] | None:
+    if edge is None and ca_file is None:
+        return None
+    if edge is None or ca_file is None:
+        raise click.UsageError("--edge and --ca go together")
+    host, _, port = edge.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise click.BadParameter(f"{edge!r} is not HOST:PORT", param_hint="--edge")
+    return host, int(port), ca_file
+
+
+def _facts(
+    project: Path,
+    topology: Topology,
+    commit: str | None,
+    now: datetime.datetime,
+    *,
+    runs: Path,
+    junit: Path,
+    max_age_days: float,
+    address: tuple[str, int, Path] | None,
+) -> Facts:
+    from breakwater import verification
+    from experiments.archive import archive
+    from experiments.gate.collect import manifests, results, sources, stored
+    from experiments.gate.facts import Facts, Missing
+
+    name = topology.environment
+    objects = {other.environment: manifests.rendered(other) for other in manifests.deployed(project, topology)}
+    checks: tuple[PolicyCheck, ...] = tuple(
+        manifests.policy_check(other, objects[other.environment]) for other in manifests.deployed(project, topology)
+    )
+    planned = [heap for found, each in objects.items() for heap in manifests.rendered_heaps(found, each)]
+    kept = archive(runs)
+    handshakes, heaps, consensus, training = _running(topology, address, planned)
+    return Facts(
+        environment=name,
+        production=name == "production",
+        commit=commit,
+        max_age_days=max_age_days,
+        handshakes=handshakes,
+        scan=sources.scan(project),
+        loops=stored.loop_evidence(kept, name),
+        training=training,
+        tests=results.results(junit),
+        contract=sources.contract_use(project),
+        heaps=heaps,
+        consensus=consensus,
+        runs=stored.last_runs(kept, name, [scenario for _, scenario in verification.all_scenarios()], now)
+        if kept.runs
+        else Missing(f"{runs} holds no run: run `breakwater verify {name} --scenario all`"),
+        policies=checks,
+    )
+
+
+def _running(
+    topology: Topology, address: tuple[str, int, Path] | None, planned: list[Heap]
+) -> tuple[Known[tuple[Handshake, ...]], Known[tuple[Heap, ...]], Known[ConsensusTrial], Known[Training]]:
+    """What only a running environment shows."""
+    from experiments.gate.collect import handshake, running, stored
+    from experiments.gate.facts import Missing
+    from infra.environment import EnvironmentFault
+    from services.contracts.training import TRAINING_FILE
+
+    shakes: Known[tuple[Handshake, ...]] = Missing("the edge is not known: give --edge HOST:PORT and --ca FILE")
+    if address is not None:
+        shakes = handshake.handshakes(*address)
+    if topology.runtime != "local":
+        why = Missing(f"{topology.environment} runs on {topology.runtime}, where this is not examined yet")
+        return shakes, why, why, why
+    with _opened(topology.environment) as (environment, state, edge):
+        if address is None:
+            shakes = handshake.handshakes(*edge)
+        try:
+            heaps = running.running_heaps(environment, topology)
+            victim = secrets.choice([member.name for member in environment.members("h2o")])
+            consensus = running.consensus_trial(environment, topology, victim)
+        except EnvironmentFault as error:
+            heaps = consensus = Missing(str(error))
+        if not isinstance(heaps, Missing):
+            heaps = (*planned, *heaps)
+        return shakes, heaps, consensus, stored.last_training(state / TRAINING_FILE, topology.postgres.shards)
+
+
+@contextlib.contextmanager
+def _opened(name: str) -> Iterator[tuple[Environment, Path, tuple[str, int, Path]]]:
+    """A local environment, locked while it is examined: it, its state's directory, its edge."""
+    from infra.local import runtime
+    from infra.local.plan import LOOPBACK
+    from infra.stack import local_plan, open_environment
+
+    plan = local_plan(name)
+    with runtime.locked(plan):
+        port = plan.of("edge")[0].port
+        yield open_environment(name), plan.state, (LOOPBACK, port, plan.ca_file)

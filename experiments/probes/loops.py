@@ -1,0 +1,43 @@
+"""What each replica's watchdog has counted of its event loop, noted before and after the load of a run."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import urllib3
+from prometheus_client.parser import text_string_to_metric_families
+
+from experiments.probes.replica_metrics import ANSWER_S
+from infra.environment import Environment
+from services.contracts.events import Event, EventLog
+
+LOOP_SOURCE: Final = "loop"
+_PINGS: Final = "breakwater_api_loop_lag_seconds_count"
+_BLOCKED: Final = "breakwater_api_breaker_opened_total"
+_STARTED: Final = "process_start_time_seconds"
+
+
+def note_loops(environment: Environment, log: EventLog, when: str) -> None:
+    """Append `when` (`before` or `after`) with each replica's counts; one that does not answer leaves no event."""
+    for member in environment.members("api"):
+        try:
+            answer = urllib3.request("GET", f"{member.url}/metrics", timeout=ANSWER_S, retries=False)
+        except urllib3.exceptions.HTTPError:
+            continue
+        counts = loop_counts(answer.data.decode(errors="replace")) if answer.status == 200 else None  # noqa: PLR2004
+        if counts is not None:
+            log.append(Event.now(LOOP_SOURCE, when, member.name, **counts))
+
+
+def loop_counts(text: str) -> dict[str, float] | None:
+    """`pings` answered, times `blocked`, and when the process `started` (Unix seconds); None when one is not told."""
+    found: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == _PINGS:
+                found["pings"] = sample.value
+            elif sample.name == _STARTED:
+                found["started"] = sample.value
+            elif sample.name == _BLOCKED and sample.labels.get("dependency") == "replica":
+                found["blocked"] = sample.value
+    return found if len(found) == 3 else None  # noqa: PLR2004 - the three above
