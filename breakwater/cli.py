@@ -22,6 +22,7 @@ from rich.table import Table
 from breakwater.console import Steps, err
 from breakwater.console import out as console
 from breakwater.gate import gate
+from breakwater.history import compare_command, runs_command
 from breakwater.manifests import render, secrets
 from breakwater.models import models
 from breakwater.soak import soak
@@ -344,6 +345,8 @@ def controls(environment: str, names: tuple[str, ...], seed: int | None, out: Pa
 
 
 cli.add_command(gate)
+cli.add_command(runs_command)
+cli.add_command(compare_command)
 cli.add_command(soak)
 cli.add_command(render)
 cli.add_command(secrets)
