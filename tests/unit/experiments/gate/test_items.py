@@ -174,7 +174,8 @@ COLLECTED = [
 
 @given(st.sets(st.sampled_from(COLLECTED), min_size=1))
 def test_a_missing_fact_makes_the_items_that_need_it_unknown_and_no_other(gone: set[str]) -> None:
-    facts = replace(GOOD, **{name: Missing(f"no {name}") for name in gone})
+    lost: dict[str, Any] = {name: Missing(f"no {name}") for name in gone}
+    facts = replace(GOOD, **lost)
     needs = {
         "tls": {"handshakes"}, "blocking-calls": {"scan", "loops"}, "snapshot-isolation": {"training"},
         "testcontainers": {"tests"}, "pulumi-engine": {"tests"}, "shared-contract": {"contract"},
