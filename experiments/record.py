@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from experiments.errors import RunFileError, fields
+from infra.environment import Struck
 
 RUN_FILE: Final = "run.json"
 
@@ -89,7 +90,7 @@ class FaultRecord(Strict):
     component: str
     shard: Annotated[int, Field(ge=0, lt=255)] | None
     member: str
-    scope: Literal["server", "member", "loop", "keys"]
+    scope: Struck
     method: str
     hold: bool
     t_ns: int
@@ -100,7 +101,10 @@ class FaultRecord(Strict):
 
 
 class RunRecord(Strict):
-    """Everything about a run that its history and events do not say themselves."""
+    """Everything about a run that its history and events do not say themselves.
+
+    `fault` is the first that was done; `also` are the others of a scenario that strikes more than once, in their order.
+    """
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     run_id: str
@@ -116,15 +120,25 @@ class RunRecord(Strict):
     rates: Rates
     windows: Windows
     fault: FaultRecord | None
+    also: tuple[FaultRecord, ...] = ()
     completed: bool
     notes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _fault_hits_a_known_shard(self) -> RunRecord:
-        struck = None if self.fault is None else self.fault.shard
-        if struck is not None and struck not in {entry.shard for entry in self.shards}:
-            raise ValueError(f"the fault names shard {struck}, which the run does not have")
+        strange = self.struck_shards - {entry.shard for entry in self.shards}
+        if strange:
+            raise ValueError(f"the fault names shard {min(strange)}, which the run does not have")
         return self
+
+    @property
+    def faults(self) -> tuple[FaultRecord, ...]:
+        """All that was done; none when nothing was."""
+        return () if self.fault is None else (self.fault, *self.also)
+
+    @property
+    def struck_shards(self) -> frozenset[int]:
+        return frozenset(fault.shard for fault in self.faults if fault.shard is not None)
 
     @classmethod
     def read(cls, run_dir: Path) -> RunRecord:

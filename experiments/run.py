@@ -24,7 +24,7 @@ from experiments import history, probes
 from experiments.commit import commit
 from experiments.errors import ExperimentError, fields
 from experiments.evidence import EVENTS_FILE, JOURNAL_FILE
-from experiments.faults.written import read_fault
+from experiments.faults.written import read_faults
 from experiments.logs import collect_logs
 from experiments.probes.final_reads import final_reads
 from experiments.probes.loops import note_loops
@@ -58,6 +58,7 @@ LOADED_BEFORE: Final = "2015-01-01"
 LATEST: Final = "latest"
 ENV: Final = "/usr/bin/env"
 SETPRIV: Final = "/usr/bin/setpriv"
+FLOCK: Final = "/usr/bin/flock"
 """Of coreutils and util-linux, which every Debian has."""
 
 
@@ -106,7 +107,7 @@ def run(order: Order, tell: Tell = lambda _: None) -> Path:
             time.sleep(order.scenario.breakwater.load.warm_up_s)
             tell("experiment")
             note_loops(environment, events, "before")
-            _experiment(order, directory, record)
+            _experiment(order, directory, record, environment.experiment_lock())
             note_loops(environment, events, "after")
             plan.stop_file.touch()
             tell("final reads")
@@ -134,7 +135,7 @@ def _preflight(order: Order, environment: Environment) -> SlotMap:
             f"breakwater:chaos in Pulumi.{order.environment}.yaml does not allow faults on {faults.component}; "
             "nothing was done"
         )
-    missing = set(faults.capabilities) - environment.capabilities()
+    missing = {*faults.capabilities, *faults.variants.get(order.variant, ())} - environment.capabilities()
     if missing:
         raise PreflightFailed(f"{order.environment} cannot {' or '.join(sorted(missing))}; nothing was done")
     try:
@@ -330,8 +331,11 @@ def _healed(environment: Environment) -> Iterator[None]:
         environment.heal()
 
 
-def _experiment(order: Order, directory: Path, record: RunRecord) -> None:
-    """Run Chaos Toolkit on the scenario. Its exit code is not looked at: the journal is judged."""
+def _experiment(order: Order, directory: Path, record: RunRecord, lock: Path) -> None:
+    """Run Chaos Toolkit on the scenario. Its exit code is not looked at: the journal is judged.
+
+    It holds `lock` itself: should this process be killed, nobody heals while an action still ends.
+    """
     document: dict[str, Any] = order.scenario.document()
     profile = order.scenario.breakwater.load
     given = Given(
@@ -353,6 +357,7 @@ def _experiment(order: Order, directory: Path, record: RunRecord) -> None:
     source.write_text(json.dumps(document, indent=2))
     command = [
         *ends_with_us(signal.SIGINT),
+        *[FLOCK, "--no-fork", "--nonblock", str(lock)],
         *[sys.executable, "-m", "chaostoolkit", "--no-version-check"],
         *["--settings", str(directory / "no-settings.yaml"), "--log-file", str(directory / "logs" / "chaos.log")],
         *["run", "--rollback-strategy", "always", "--journal-path", str(directory / JOURNAL_FILE), str(source)],
@@ -386,14 +391,16 @@ def _collect(environment: Environment, directory: Path, record: RunRecord) -> No
 
 def _beside_the_fault(record: RunRecord) -> list[str]:
     """Whose logs tell of the fault: every shard's members, or the struck member and the edge that routes."""
-    if record.fault is None or record.fault.shard is not None:
+    if record.fault is None or record.struck_shards:
         return [name for shard in record.shards for name in shard.members]
-    return [name for name in record.members if name == record.fault.member or name.startswith("edge-")]
+    struck = {fault.member for fault in record.faults}
+    return [name for name in record.members if name in struck or name.startswith("edge-")]
 
 
 def _last_record(directory: Path, record: RunRecord, completed: bool) -> RunRecord:
     marks = {e.kind: e.t_ns for e in read_events(directory / EVENTS_FILE) if e.source in {"run", "fault"}}
-    fault = read_fault(directory)
+    faults = read_faults(directory)
+    fault = faults[0] if faults else None
     struck = fault.t_ns if fault else None
     lifted = marks.get("lifted", marks.get("started"))
     ended = marks.get("recovered", marks.get("finished"))
@@ -407,4 +414,4 @@ def _last_record(directory: Path, record: RunRecord, completed: bool) -> RunReco
         fault=window(struck, lifted),
         recovery=window(lifted, ended),
     )
-    return record.model_copy(update={"windows": windows, "fault": fault, "completed": completed})
+    return record.model_copy(update={"windows": windows, "fault": fault, "also": faults[1:], "completed": completed})

@@ -78,10 +78,14 @@ class LoadProfile(Strict):
 
 
 class Faults(Strict):
-    """What the environment must allow and be able to do, asked before anything starts."""
+    """What the environment must allow and be able to do, asked before anything starts.
+
+    `capabilities` are those of every variant; `variants` names what one of them needs besides.
+    """
 
     component: Component
     capabilities: Annotated[tuple[Capability, ...], Field(min_length=1)]
+    variants: dict[str, tuple[Capability, ...]] = Field(default_factory=dict)
 
 
 Probe = Literal["postgres", "etcd", "machine", "replicas"]
@@ -105,6 +109,9 @@ class Extension(Strict):
         ids = [promise.id for promise in self.promises]
         if len(set(ids)) < len(ids):
             raise ValueError(f"promise ids must differ: {sorted(name for name in ids if ids.count(name) > 1)}")
+        strange = self.faults.variants.keys() - self.variants
+        if strange:
+            raise ValueError(f"faults name variants that the scenario lacks: {sorted(strange)}")
         for promise in self.promises:
             unknown = set(promise.variants or ()) - set(self.variants)
             if unknown:

@@ -9,11 +9,13 @@ from typing import Any, Literal, Protocol
 
 from services.contracts.shards import ShardEndpoints
 
-Scope = Literal["server", "member"]
-"""`server`: the member's main processes (Patroni and Postgres); `member`: all of it, its warden included."""
+Scope = Literal["server", "member", "postgres", "patroni"]
+"""`server`: the member's main processes (Patroni and Postgres); `member`: all of it, its warden included; `postgres`
+and `patroni`: one half of a server of Postgres."""
 
-Struck = Literal["server", "member", "loop", "keys"]
-"""What of a member a fault struck; `loop`: a replica's event loop, which runs on; `keys`: what a cache holds."""
+Struck = Scope | Literal["loop", "keys", "network", "leadership"]
+"""What of a member a fault struck; `loop`: a replica's event loop, which runs on; `keys`: what a cache holds;
+`network`: its ways to the others; `leadership`: that it led its shard."""
 
 Capability = Literal["kill", "hold", "stop", "pause", "isolate", "switchover", "block-loop"]
 
@@ -147,13 +149,23 @@ class Environment(Protocol):
 
     def stop(self, member: str) -> FaultProof: ...
 
-    def pause(self, member: str) -> FaultProof: ...
+    def pause(self, member: str, *, scope: Scope = "member") -> FaultProof:
+        """SIGSTOP; it stands still until `resume`."""
+        ...
 
     def resume(self, member: str) -> None: ...
 
     def start(self, member: str) -> None: ...
 
-    def isolate(self, member: str) -> FaultProof: ...
+    def isolate(self, member: str) -> FaultProof:
+        """Cut it off from etcd and its peers until `rejoin`; clients still reach it."""
+        ...
+
+    def rejoin(self, member: str) -> None: ...
+
+    def switchover(self, member: str) -> FaultProof:
+        """Have a shard's primary hand its leadership over in good order; that leaves nothing to undo."""
+        ...
 
     def block_loop(self, member: str, *, seconds: float) -> FaultProof:
         """Block the event loop of an API replica; returns when that is over, so it leaves nothing to undo."""
@@ -169,6 +181,10 @@ class Environment(Protocol):
 
     def wait_ready(self, *, timeout_s: float) -> None:
         """Return when every member is healthy; EnvironmentFault naming the first that is not, when time is up."""
+        ...
+
+    def experiment_lock(self) -> Path:
+        """File whose flock the process of an experiment holds; nobody heals before it is free."""
         ...
 
     def logs(self, member: str) -> tuple[Path, ...]: ...

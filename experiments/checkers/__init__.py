@@ -17,6 +17,7 @@ from experiments.checkers.replica import (
     latency_of_the_rest,
     out_of_rotation,
 )
+from experiments.checkers.silence import longest_silence
 from experiments.checkers.validity import (
     baseline_healthy,
     fault_proven,
@@ -41,6 +42,7 @@ CHECKERS: Final[Mapping[str, Checker]] = {
         latency_after_fault,
         latency_of_the_rest,
         load_kept_schedule,
+        longest_silence,
         lost_writes,
         memory_grown,
         next_ack,

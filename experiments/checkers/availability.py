@@ -28,11 +28,11 @@ MIN_OPERATIONS: Final = 100
 
 def other_shards_bad(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
     """Bad operations elsewhere from the fault to the end of the recovery: other shards, and predictions by vector."""
-    if run.fault is None or run.fault.shard is None or run.windows.fault is None:
+    if not run.struck_shards or run.windows.fault is None:
         return unknown(promise, "the run has no whole fault window of a shard")
     end = run.windows.recovery[1] if run.windows.recovery is not None else run.windows.fault[1]
     window = (run.windows.fault[0], end)
-    chosen = (history.shard != run.fault.shard) & history.scheduled_in(window)
+    chosen = ~_of_struck_shards(history, run) & history.scheduled_in(window)
     return _bad(history, chosen, evidence, promise, run, noun="operation")
 
 
@@ -52,10 +52,15 @@ def bad_predictions(history: History, evidence: Evidence, promise: Promise, run:
 
 def _within_grace(history: History, promise: Promise, run: RunRecord) -> Mask:
     grace_ns = round(promise.number("faulted_shard_grace_s", 0) * NS_PER_S)
-    if run.fault is None or run.fault.shard is None or not grace_ns:
+    if run.fault is None:
         return np.zeros(len(history), dtype=np.bool_)
     under_way = (history.end_ns >= run.fault.t_ns) & (history.sched_ns < run.fault.t_ns + grace_ns)
-    return under_way & np.equal(history.shard, run.fault.shard)
+    return under_way & _of_struck_shards(history, run)
+
+
+def _of_struck_shards(history: History, run: RunRecord) -> Mask:
+    mask: Mask = np.isin(history.shard, sorted(run.struck_shards))
+    return mask
 
 
 def _bad(history: History, chosen: Mask, evidence: Evidence, promise: Promise, run: RunRecord, *, noun: str) -> Finding:

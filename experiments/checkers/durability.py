@@ -174,13 +174,15 @@ def _accounts(history: History, evidence: Evidence, run: RunRecord) -> tuple[dic
 
 
 def _acknowledged_near_fault(history: History, run: RunRecord) -> int:
+    """On the struck shard of which there are fewest; what struck no shard may have cost any of them a write."""
     if run.fault is None:
         return 0
     # A certain death is followed by a silence of up to the lease's ttl: count from the fault to the end of the run.
     window = (run.fault.t_ns - AROUND_NS, after_fault(run, run.fault)[1])
-    ok = history.durability == int(Durability.OK)
-    rows = history.of(Kind.WRITE, Kind.WRITE_API) & ok & (history.shard == run.fault.shard)
-    return int((rows & (history.end_ns >= window[0]) & (history.end_ns < window[1])).sum())
+    ok = history.of(Kind.WRITE, Kind.WRITE_API) & (history.durability == int(Durability.OK))
+    near = ok & (history.end_ns >= window[0]) & (history.end_ns < window[1])
+    shards = run.struck_shards or {entry.shard for entry in run.shards}
+    return min((int((near & (history.shard == shard)).sum()) for shard in shards), default=0)
 
 
 def _lost(history: History, lost: list[tuple[Write, int, int | None]], run: RunRecord) -> Exhibit:

@@ -25,10 +25,11 @@ def doubt_fault(evidence: Evidence, run: RunRecord) -> str | None:
     """Why this run says nothing about a fault; None when the fault is proven to have happened."""
     if run.fault is None:
         return "no fault was recorded"
-    if not run.fault.proven:
-        return f"the fault on {run.fault.member} is not proven to have happened"
-    if not run.fault.pids:
-        return f"the fault on {run.fault.member} names no process that it struck"
+    for fault in run.faults:
+        if not fault.proven:
+            return f"the fault on {fault.member} is not proven to have happened"
+        if not fault.pids:
+            return f"the fault on {fault.member} names no process that it struck"
     return doubt_clocks(evidence, run)
 
 

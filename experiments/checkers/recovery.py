@@ -21,6 +21,7 @@ from experiments.checkers.fault import (
 )
 from experiments.checkers.finding import Exhibit, Finding, Verdict, count, measured, unknown
 from experiments.checkers.machine import stood_still_s
+from experiments.checkers.victims import for_each_victim
 from experiments.evidence import Evidence
 from experiments.history import History, Mask
 from experiments.record import FaultRecord, RunRecord
@@ -84,6 +85,7 @@ def acknowledged(rows: History) -> Mask:
     return mask
 
 
+@for_each_victim
 def next_ack(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
     """Seconds from the kill to the next acknowledged write on that shard, direct writes and the API's together."""
     doubt = doubt_shard_fault(evidence, run)
@@ -114,6 +116,7 @@ def next_ack(history: History, evidence: Evidence, promise: Promise, run: RunRec
     return _resumed(promise, attempts, evidence, "; ".join(parts))
 
 
+@for_each_victim
 def reads_resume(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
     """Seconds from the kill to the next good read of that shard; predictions by entity read it, too."""
     doubt = doubt_shard_fault(evidence, run)
@@ -314,8 +317,9 @@ def _span(ns: int) -> str:
     return f"{ns / NS_PER_MS:.0f} ms" if ns < NS_PER_S else f"{ns / NS_PER_S:.2f} s"
 
 
+@for_each_victim
 def old_primary_streaming(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
-    """Seconds from the old primary's start to its streaming from the new one."""
+    """Seconds until the old primary streams from the new one, from its start or from a fault that held nothing down."""
     doubt = doubt_shard_fault(evidence, run)
     if doubt or run.fault is None:
         return unknown(promise, f"{doubt}, so there is no old primary")
@@ -324,17 +328,20 @@ def old_primary_streaming(history: History, evidence: Evidence, promise: Promise
     def of_member(event: Event) -> bool:
         return event.member == member
 
-    started = evidence.first("fault", "started", after_ns=run.fault.t_ns, test=of_member)
-    if started is None:
-        return unknown(promise, f"{member} was never started again", out_of="0 of 1")
-    streaming = evidence.first("prober", "streaming", after_ns=started.t_ns, test=of_member)
+    since, words = run.fault.t_ns, "the fault"
+    if run.fault.hold:
+        started = evidence.first("fault", "started", after_ns=run.fault.t_ns, test=of_member)
+        if started is None:
+            return unknown(promise, f"{member} was never started again", out_of="0 of 1")
+        since, words = started.t_ns, "its start"
+    streaming = evidence.first("prober", "streaming", after_ns=since, test=of_member)
     if streaming is None:
-        watched = max(0.0, (after_fault(run, run.fault)[1] - started.t_ns) / NS_PER_S)
-        reason = f"{member} was not seen streaming in the {watched:.1f} s after its start"
+        watched = max(0.0, (after_fault(run, run.fault)[1] - since) / NS_PER_S)
+        reason = f"{member} was not seen streaming in the {watched:.1f} s after {words}"
         verdict = Verdict.UNKNOWN if promise.kept(watched) else Verdict.FALSE
         return Finding(None, promise.target, verdict, 0, "0 of 1", reason)
-    value = (streaming.t_ns - started.t_ns) / NS_PER_S
+    value = (streaming.t_ns - since) / NS_PER_S
     lag = streaming.data.get("lag_bytes")
     behind = "" if lag is None else f", {lag:,} bytes behind"
-    reason = f"{member} streamed {value:.1f} s after its start on timeline {streaming.data.get('timeline')}{behind}"
+    reason = f"{member} streamed {value:.1f} s after {words} on timeline {streaming.data.get('timeline')}{behind}"
     return measured(promise, value, n=1, out_of="1 of 1", reason=reason)

@@ -6,6 +6,7 @@ from experiments.checkers.fault import NS_PER_S, doubt_fault
 from experiments.checkers.finding import Finding, Verdict, count, measured, unknown
 from experiments.checkers.latency import against_baseline, predictions
 from experiments.checkers.machine import stood_still_s
+from experiments.checkers.victims import for_each_victim
 from experiments.evidence import Evidence
 from experiments.history import History
 from experiments.record import FaultRecord, RunRecord
@@ -13,11 +14,13 @@ from experiments.scenario import Promise
 from services.contracts.events import Event
 
 
+@for_each_victim
 def breaker_opens(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
     """Seconds from the fault until the replica itself says that it is not fit to serve."""
     return _turned(evidence, promise, run, source="agent", to="down", words="its watchdog said down")
 
 
+@for_each_victim
 def out_of_rotation(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
     """Seconds from the fault until the edge sends the replica no more requests."""
     return _turned(evidence, promise, run, source="edge", to="out", words="the edge took it out of rotation")
@@ -35,14 +38,14 @@ def _turned(evidence: Evidence, promise: Promise, run: RunRecord, *, source: str
     return _until(evidence, promise, fault, since_ns=fault.t_ns, end_ns=run.windows.fault[1], seen=(source, to, words))
 
 
+@for_each_victim
 def back_in_rotation(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
     """Seconds from the fault's end until the edge sends the replica requests again."""
     doubt = doubt_fault(evidence, run)
     if doubt or run.fault is None or run.windows.fault is None or run.windows.recovery is None:
         return unknown(promise, f"{doubt or 'the recovery was not watched'}, so no return can be measured")
     fault, lifted = run.fault, run.windows.fault[1]
-    left = evidence.first("edge", "out", after_ns=fault.t_ns, test=lambda event: event.member == fault.member)
-    if left is None:
+    if _left(evidence, fault) is None:
         return unknown(promise, f"{fault.member} never left the rotation, so it cannot come back", out_of="0 of 1")
     seen = ("edge", "in", "the edge sends it requests again")
     return _until(evidence, promise, fault, since_ns=lifted, end_ns=run.windows.recovery[1], seen=seen)
@@ -106,7 +109,12 @@ def latency_of_the_rest(history: History, evidence: Evidence, promise: Promise, 
     doubt = doubt_fault(evidence, run)
     if doubt or run.fault is None or run.windows.fault is None:
         return unknown(promise, f"{doubt or 'the fault window has no end'}: nothing to compare")
-    member, lifted = run.fault.member, run.windows.fault[1]
-    left = evidence.first("edge", "out", after_ns=run.fault.t_ns, test=lambda event: event.member == member)
-    since = run.fault.t_ns if left is None or left.t_ns > lifted else left.t_ns
+    lifted = run.windows.fault[1]
+    left = [_left(evidence, fault) for fault in run.faults]
+    since = max(run.fault.t_ns, *(event.t_ns for event in left if event is not None and event.t_ns <= lifted), 0)
     return against_baseline(history, evidence, promise, run, (since, lifted))
+
+
+def _left(evidence: Evidence, fault: FaultRecord) -> Event | None:
+    """When the edge took the struck replica out of rotation."""
+    return evidence.first("edge", "out", after_ns=fault.t_ns, test=lambda event: event.member == fault.member)

@@ -19,6 +19,7 @@ from experiments.checkers.fault import (
 )
 from experiments.checkers.finding import Exhibit, Finding, Verdict, count, measured, unknown
 from experiments.checkers.noise import MIN_A_SECOND, MIN_SECONDS, unlike_halves
+from experiments.checkers.victims import for_each_victim
 from experiments.evidence import Evidence
 from experiments.history import History
 from experiments.record import RunRecord, Window
@@ -26,6 +27,7 @@ from experiments.scenario import Promise
 from loadtests.record import Kind
 
 
+@for_each_victim
 def fault_proven(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
     """The fault was recorded, named the processes it ended, and was seen to have ended them."""
     fault = run.fault
@@ -43,6 +45,7 @@ def fault_proven(history: History, evidence: Evidence, promise: Promise, run: Ru
     return measured(promise, 1, n=1, out_of="1 of 1", reason=reason)
 
 
+@for_each_victim
 def writes_attempted(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
     """Share of the faulted shard's scheduled writes that were sent when due, from the kill to the start-again."""
     if run.fault is None or run.windows.fault is None:

@@ -1,27 +1,34 @@
-"""Actions on one API replica: block its event loop, and see whom that took out of rotation."""
+"""Actions on API replicas: block the event loop of one, or of all but one."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from experiments.errors import ExperimentError
 from experiments.faults.written import record_fault, say
 from infra.stack import open_environment
 from services.contracts.events import Event, monotonic_clock_id
 
+Blocked = Literal["one", "all-but-one"]
 
-def block_loop(environment: str, run_dir: str, seed: int, seconds: float) -> dict[str, Any]:
-    """Block the event loop of the replica that the seed chooses; returns when the block is over.
 
-    The proof is a second client's: while it lasts, the replica must not answer a plain question.
+def block_loop(environment: str, run_dir: str, seed: int, seconds: float, blocked: Blocked) -> dict[str, Any]:
+    """Block the event loop of one replica, or of all but one, whom the seed chooses; returns when that is over.
+
+    The proof is a second client's: while it lasts, a blocked replica must not answer a plain question.
     """
     target = open_environment(environment)
     replicas = target.members("api")
     if not replicas:
         raise ExperimentError(f"{environment} has no API replica whose loop could be blocked")
-    proof = target.block_loop(replicas[seed % len(replicas)].name, seconds=seconds)
-    record_fault(Path(run_dir), proof, component="api", proven=True)
-    if proof.until_ns is not None:
-        say(run_dir, Event(proof.until_ns, monotonic_clock_id(), "fault", proof.member, "lifted", {}))
-    return {"member": proof.member, "evidence": proof.evidence}
+    number = 1 if blocked == "one" else len(replicas) - 1
+    victims = [replicas[(seed + at) % len(replicas)].name for at in range(number)]
+    with ThreadPoolExecutor(max_workers=number) as pool:
+        proofs = list(pool.map(lambda victim: target.block_loop(victim, seconds=seconds), victims))
+    for proof in sorted(proofs, key=lambda proof: proof.t_ns):
+        record_fault(Path(run_dir), proof, component="api", proven=True)
+        if proof.until_ns is not None:
+            say(run_dir, Event(proof.until_ns, monotonic_clock_id(), "fault", proof.member, "lifted", {}))
+    return {proof.member: proof.evidence for proof in proofs}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from experiments.errors import ExperimentError, fields
 from experiments.evidence import EVENTS_FILE
@@ -14,6 +14,7 @@ from infra.environment import FaultProof
 from services.contracts.events import Event, EventLog, monotonic_clock_id
 
 FAULT_FILE: Final = "fault.json"
+_FAULTS: Final = TypeAdapter(tuple[FaultRecord, ...])
 
 KINDS: Final = {
     "SIGKILL": "killed",
@@ -21,6 +22,8 @@ KINDS: Final = {
     "block-loop": "blocked",
     "DEL": "deleted",
     "PEXPIRE": "expired",
+    "isolate": "cut_off",
+    "switchover": "handed_over",
 }
 """The event that each method of a fault is told by."""
 
@@ -52,7 +55,7 @@ def record_fault(
         evidence="not looked at",
         old_timeline=old_timeline,
     )
-    write_fault(run_dir, record)
+    _write(run_dir, (*read_faults(run_dir), record))
     data = data if shard is None else {"shard": shard, **data}
     # The event carries the moment before the fault acted, not the moment of writing it down.
     say(run_dir, Event(proof.t_ns, monotonic_clock_id(), "fault", proof.member, KINDS[proof.method], data))
@@ -62,31 +65,32 @@ def record_fault(
 
 def write_effect(run_dir: Path, fault: FaultRecord, *, proven: bool, evidence: str) -> None:
     """Add to the fault's record what was seen of its effect."""
-    write_fault(run_dir, fault.model_copy(update={"proven": proven, "evidence": evidence}))
+    seen = fault.model_copy(update={"proven": proven, "evidence": evidence})
+    _write(run_dir, tuple(seen if known.t_ns == fault.t_ns else known for known in read_faults(run_dir)))
     if proven:
         say(run_dir, Event.now("fault", "proven", fault.member, evidence=evidence))
 
 
-def write_fault(run_dir: Path, fault: FaultRecord) -> None:
-    (run_dir / FAULT_FILE).write_text(fault.model_dump_json(indent=2))
+def _write(run_dir: Path, faults: tuple[FaultRecord, ...]) -> None:
+    (run_dir / FAULT_FILE).write_bytes(_FAULTS.dump_json(faults, indent=2))
 
 
-def read_fault(run_dir: Path) -> FaultRecord | None:
-    """The fault as recorded so far; None when none was done."""
+def read_faults(run_dir: Path) -> tuple[FaultRecord, ...]:
+    """What was done so far, in its order."""
     try:
-        return FaultRecord.model_validate_json((run_dir / FAULT_FILE).read_bytes())
+        return _FAULTS.validate_json((run_dir / FAULT_FILE).read_bytes())
     except FileNotFoundError:
-        return None
+        return ()
     except ValidationError as error:
         raise ExperimentError(f"{run_dir / FAULT_FILE} is damaged: {fields(error)}") from error
 
 
 def the_fault(run_dir: Path) -> FaultRecord:
-    """The fault that was done; ExperimentError when there was none."""
-    fault = read_fault(run_dir)
-    if fault is None:
+    """The first fault that was done; ExperimentError when there was none."""
+    faults = read_faults(run_dir)
+    if not faults:
         raise ExperimentError(f"{run_dir}/{FAULT_FILE} is missing: no fault was done, so nothing can follow from it")
-    return fault
+    return faults[0]
 
 
 def say(run_dir: str | Path, event: Event) -> None:

@@ -23,6 +23,8 @@ SHORTLY: Final = {
     "block-loop": "loop blocked",
     "DEL": "hot keys gone",
     "PEXPIRE": "hot keys expire",
+    "isolate": "cut off",
+    "switchover": "handed over",
 }
 """What a figure says of the fault's method."""
 
@@ -70,8 +72,8 @@ def story(run: RunRecord, evidence: Evidence, recovery: Recovery | None) -> tupl
     fault = run.fault
     if fault is None:
         return ()
-    lines = [Line(fault.t_ns, _killed(fault))]
-    lines += [line for event in evidence.events if event.t_ns >= fault.t_ns and (line := _line(event, fault))]
+    lines = [Line(each.t_ns, _struck(each)) for each in run.faults]
+    lines += [line for event in evidence.events if event.t_ns >= fault.t_ns and (line := _line(event, run))]
     if recovery is not None:
         first = fault.t_ns + recovery.total_ns
         lines.append(Line(first, recovery.layers[-1].seen or "first acknowledged write"))
@@ -93,11 +95,11 @@ def marks(run: RunRecord, evidence: Evidence) -> list[Mark]:
     return listed
 
 
-def _line(event: Event, fault: FaultRecord) -> Line | None:
+def _line(event: Event, run: RunRecord) -> Line | None:
     """None for what tells nothing of the fault: another shard, another replica."""
-    if event.data.get("shard", fault.shard) != fault.shard:
+    if run.struck_shards and event.data.get("shard") not in {None, *run.struck_shards}:
         return None
-    if event.source in {"agent", "edge"} and event.member != fault.member:
+    if event.source in {"agent", "edge"} and event.member not in {fault.member for fault in run.faults}:
         return None
     words = _words(event)
     return None if words is None else Line(event.t_ns, words)
@@ -132,7 +134,7 @@ def _words(event: Event) -> str | None:  # noqa: PLR0911 - one phrase for each k
             return None
 
 
-def _killed(fault: FaultRecord) -> str:
+def _struck(fault: FaultRecord) -> str:
     if fault.shard is None:
         return f"{fault.member} {DONE[fault.method]}"
     processes = count(len(fault.pids), "process", "processes")

@@ -8,7 +8,7 @@ from typing import Final
 from experiments.checkers.fault import NS_PER_S
 from experiments.checkers.finding import Finding, Verdict, count
 from experiments.checkers.validity import VALIDITY
-from experiments.record import RunRecord
+from experiments.record import FaultRecord, RunRecord
 from experiments.scenario import Promise
 from experiments.verdict import Judged, Judgement
 
@@ -34,6 +34,18 @@ DONE: Final = {
     "PEXPIRE": "had all hot keys pass their soft expiry at once",
 }
 """What each method of a fault did to a member that belongs to no shard."""
+
+PRIMARY: Final = {
+    ("SIGKILL", "server"): "was killed with all its processes",
+    ("SIGKILL", "member"): "was killed with its warden and all other processes",
+    ("SIGKILL", "postgres"): "was bereft of its Postgres, killed under a living Patroni,",
+    ("SIGKILL", "patroni"): "was bereft of its Patroni, killed beside a living Postgres,",
+    ("SIGSTOP", "patroni"): "was left with a Patroni that stands still",
+    ("SIGSTOP", "member"): "was stopped with its warden and all other processes",
+    ("isolate", "network"): "was cut off from etcd and its replicas",
+    ("switchover", "leadership"): "was relieved of its leadership in good order",
+}
+"""What each fault did to a shard's primary."""
 
 NOTHING: Final = "\N{EN DASH}"
 
@@ -101,12 +113,16 @@ def what_was_done(run: RunRecord) -> str:
     if run.fault is None:
         return f"No fault was done while {load}."
     if run.fault.shard is None:
-        struck = f"{run.fault.member} {DONE[run.fault.method]}"
+        struck = " and ".join(f"{fault.member} {DONE[fault.method]}" for fault in run.faults)
         return f"{struck} while {load}." if run.fault.proven else f"It is not shown that {struck} while {load}."
-    scope = "with its warden and all other processes" if run.fault.scope == "member" else "with all its processes"
-    if not run.fault.proven:
-        return f"The primary of shard {run.fault.shard} was to be killed {scope} while {load}."
-    return f"The primary of shard {run.fault.shard} was killed {scope} while {load}."
+    sentences = ", and that of shard ".join(_to_a_primary(fault) for fault in run.faults)
+    return f"The primary of shard {sentences} while {load}."
+
+
+def _to_a_primary(fault: FaultRecord) -> str:
+    """`1 was killed with all its processes`."""
+    done = PRIMARY[fault.method, fault.scope]
+    return f"{fault.shard} {done if fault.proven else done.replace('was', 'was to be', 1)}"
 
 
 def the_load(run: RunRecord) -> str:

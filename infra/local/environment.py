@@ -23,7 +23,7 @@ from infra.environment import (
     Scope,
     ShardState,
 )
-from infra.local import probe, processes
+from infra.local import partition, probe, processes, shard_config
 from infra.local.account import Account
 from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
 from infra.local.processes import Process
@@ -50,7 +50,8 @@ class LocalEnvironment:
     # What there is.
 
     def capabilities(self) -> frozenset[Capability]:
-        return frozenset({"kill", "hold", "stop", "pause", "block-loop"})
+        always: frozenset[Capability] = frozenset({"kill", "hold", "stop", "pause", "switchover", "block-loop"})
+        return always | {"isolate"} if partition.possible() else always
 
     def members(self, component: str | None = None) -> tuple[Member, ...]:
         plans = self.plan.members if component is None else self.plan.of(component)
@@ -91,6 +92,9 @@ class LocalEnvironment:
 
     def shard_state(self, shard: int) -> ShardState:
         return probe.shard_state(self.plan, shard)
+
+    def experiment_lock(self) -> Path:
+        return self.plan.experiment_lock
 
     def logs(self, member: str) -> tuple[Path, ...]:
         directory = self._plan(member).directory / "log"
@@ -134,7 +138,7 @@ class LocalEnvironment:
             self._hold(plan)
         programs = self._programs(member)
         wardens = [p for p in programs if p.name.endswith("-warden")]
-        victims = self._processes(plan, scope, wardens)
+        victims = self._processes(plan, scope, programs)
         if not victims:
             self._unhold(plan)
             undo.unlink()
@@ -182,16 +186,16 @@ class LocalEnvironment:
         identities = tuple(p.id for p in victims)
         return FaultProof(member, "member", "stop", True, t_ns, identities, not left and bool(victims), evidence)
 
-    def pause(self, member: str) -> FaultProof:
+    def pause(self, member: str, *, scope: Scope = "member") -> FaultProof:
         plan = self._allowed(member)
         self._write_undo(member, "resume")
-        victims = processes.working_in(plan.directory)
+        victims = self._processes(plan, scope, self._programs(member))
         t_ns = time.monotonic_ns()
         processes.send(victims, signal.SIGSTOP)
         stopped = self._wait_state(victims, "T")
         evidence = f"{stopped} of {len(victims)} processes are stopped (state T)"
         proven = bool(victims) and stopped == len(victims)
-        return FaultProof(member, "member", "SIGSTOP", True, t_ns, tuple(p.id for p in victims), proven, evidence)
+        return FaultProof(member, scope, "SIGSTOP", True, t_ns, tuple(p.id for p in victims), proven, evidence)
 
     def resume(self, member: str) -> None:
         processes.send(processes.working_in(self._plan(member).directory), signal.SIGCONT)
@@ -204,7 +208,42 @@ class LocalEnvironment:
         self._drop_undo(member, "start")
 
     def isolate(self, member: str) -> FaultProof:
-        raise FaultRefused(f"the local runtime cannot isolate {member}: its members share one network namespace")
+        plan = self._allowed(member)
+        if plan.shard is None or not partition.possible():
+            raise FaultRefused(
+                f"{member} cannot be cut off: that takes a member of Postgres, root, and {partition.IPTABLES}; "
+                "nothing was done"
+            )
+        self._write_undo(member, "rejoin")
+        victims = self._processes(plan, "server", self._programs(member))
+        t_ns = time.monotonic_ns()
+        partition.cut(self.plan, plan)
+        end = time.monotonic() + PROOF_S
+        while not all(dropped := partition.dropped(plan)) and time.monotonic() < end:
+            time.sleep(POLL_S)
+        evidence = f"dropped so far: {dropped[0]} packets to etcd and its peers, {dropped[1]} of theirs to it"
+        identities = tuple(p.id for p in victims)
+        return FaultProof(member, "network", "isolate", True, t_ns, identities, all(dropped), evidence)
+
+    def rejoin(self, member: str) -> None:
+        partition.mend(self._plan(member))
+        self._drop_undo(member, "rejoin")
+
+    def switchover(self, member: str) -> FaultProof:
+        plan = self._allowed(member)
+        if plan.shard is None:
+            raise FaultRefused(f"{member} leads no shard, so it cannot hand over; nothing was done")
+        victims = self._processes(plan, "postgres", self._programs(member))
+        t_ns = time.monotonic_ns()
+        said = shard_config.switchover(self.plan, plan)
+        end = time.monotonic() + PROOF_S
+        while (primary := self.shard_state(plan.shard).primary) in {None, member} and time.monotonic() < end:
+            time.sleep(POLL_S)
+        proven = primary not in {None, member}
+        evidence = f"Patroni: {said}; {primary or 'nobody'} is primary"
+        return FaultProof(
+            member, "leadership", "switchover", False, t_ns, tuple(p.id for p in victims), proven, evidence
+        )
 
     def block_loop(self, member: str, *, seconds: float) -> FaultProof:
         plan = self._allowed(member)
@@ -239,10 +278,13 @@ class LocalEnvironment:
                     f"{path} is damaged, so its fault cannot be undone by itself: run `breakwater down {self.name}`, "
                     f"then `breakwater up {self.name}`, which ends every fault (the data stays)"
                 ) from error
-            if action == "resume":
-                self.resume(member)
-            else:
-                self.start(member)
+            match action:
+                case "resume":
+                    self.resume(member)
+                case "rejoin":
+                    self.rejoin(member)
+                case _:
+                    self.start(member)
             path.unlink(missing_ok=True)
             done.append(f"{action} {member}")
         return done
@@ -256,11 +298,13 @@ class LocalEnvironment:
         return self.release_holds() or found
 
     def release_holds(self) -> bool:
+        """Remove the files and rules that keep members from starting or from finding each other."""
         found = False
         for plan in self.plan.of("postgres"):
             if (plan.directory / HOLD).exists():
                 self._unhold(plan)
                 found = True
+            found = partition.mend(plan) or found
         return found
 
     # How.
@@ -284,12 +328,18 @@ class LocalEnvironment:
     def _programs(self, member: str) -> list[ProgramState]:
         return [state for state in self._supervisor.states().values() if state.member == member]
 
-    def _processes(self, plan: MemberPlan, scope: Scope, wardens: Iterable[ProgramState]) -> tuple[Process, ...]:
+    def _processes(self, plan: MemberPlan, scope: Scope, programs: Iterable[ProgramState]) -> tuple[Process, ...]:
         everything = processes.working_in(plan.directory)
         if scope == "member":
             return everything
-        spared = {p.pid for p in processes.with_descendants(w.pid for w in wardens if w.pid)}
-        return tuple(p for p in everything if p.pid not in spared)
+        wardens = [p.pid for p in programs if p.pid and p.name.endswith("-warden")]
+        spared = {p.pid for p in processes.with_descendants(wardens)}
+        server = tuple(p for p in everything if p.pid not in spared)
+        if scope == "server":
+            return server
+        # The launcher became Patroni; Postgres' processes belong to supervisord itself.
+        patroni = {p.pid for p in programs if p.pid and p.pid not in wardens}
+        return tuple(p for p in server if (p.pid in patroni) == (scope == "patroni"))
 
     def _hold(self, plan: MemberPlan) -> None:
         if plan.shard is not None:

@@ -94,6 +94,11 @@ class LocalPlan:
         return self.state / "undo"
 
     @property
+    def experiment_lock(self) -> Path:
+        """Held by the process that carries out an experiment, as long as it lives."""
+        return self.state / "experiment.lock"
+
+    @property
     def supervisor_dir(self) -> Path:
         return self.state / "supervisor"
 

@@ -42,6 +42,8 @@ stop, and Patroni gives its leader keys back to a living etcd."""
 WAKE_EVERY_S: Final = 0.5
 """How often Patroni is asked to look again while its shard is not whole. By itself it looks once per loop_wait: the
 primary of a new shard would count its replicas, which stream within three seconds, only up to 10 s later."""
+EXPERIMENT_ENDS_S: Final = 60.0
+"""An experiment is interrupted when its command dies, and then undoes its faults: a member's start takes seconds."""
 LEFTOVER_S: Final = 30.0
 """Postgres' own fast shutdown needs a checkpoint."""
 MIN_FREE_BYTES: Final = 2 * 1024**3
@@ -71,7 +73,10 @@ class Progress(Protocol):
 
 @contextlib.contextmanager
 def locked(plan: LocalPlan) -> Iterator[None]:
-    """Hold the environment's lock: one command at a time changes it. The kernel frees it when the holder dies."""
+    """Hold the environment's lock: one command at a time changes it. The kernel frees it when the holder dies.
+
+    An experiment whose command was killed may still be about to strike, or to undo: its end is waited for.
+    """
     _make_state(plan)
     with _lock_file(plan) as lock:
         try:
@@ -85,7 +90,25 @@ def locked(plan: LocalPlan) -> Iterator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
+        _wait_for_experiment(plan)
         yield
+
+
+def _wait_for_experiment(plan: LocalPlan) -> None:
+    end = time.monotonic() + EXPERIMENT_ENDS_S
+    with plan.experiment_lock.open("a") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() > end:
+                    raise EnvironmentFault(
+                        f"an experiment on {plan.environment}, whose command was killed, has not ended within "
+                        f"{EXPERIMENT_ENDS_S:.0f} s; end it by hand (its command line holds {plan.experiment_lock})"
+                    ) from error
+                time.sleep(POLL_S)
+            else:
+                return
 
 
 def _lock_file(plan: LocalPlan) -> TextIO:

@@ -13,6 +13,7 @@ import yaml
 from infra import haproxy
 from infra.local import secrets as secret_files
 from infra.local.account import Account
+from infra.local.partition import group_of
 from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
 from infra.local.secrets import Secrets
 from services.h2o.node import NodeConfig, Peer
@@ -30,7 +31,10 @@ BINARIES: Final = (POSTGRES_BIN / "postgres", ETCD, REDIS, HAPROXY, JAVA)
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One supervised process of a member; `name` is unique in the environment."""
+    """One supervised process of a member; `name` is unique in the environment.
+
+    `group` is the number of a group that only this member's processes have; as root they run under it.
+    """
 
     name: str
     member: str
@@ -40,6 +44,7 @@ class Program:
     environment: tuple[tuple[str, str], ...] = ()
     stop_signal: str = "TERM"
     stop_wait_s: int = 20
+    group: int | None = None
 
 
 def python() -> str:
@@ -128,9 +133,9 @@ def _postgres(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Ac
     )
     account.write(member.directory / "patroni.yaml", yaml.safe_dump(patroni.render(settings)))
     directory = str(member.directory)
-    programs = [
-        _program(member, "server", (python(), "-m", "services.postgres.launcher", directory), stop_wait_s=60),
-    ]
+    launcher = (python(), "-m", "services.postgres.launcher", directory)
+    group = group_of(member)
+    programs = [_program(member, "server", launcher, stop_wait_s=60, group=group)]
     if topology.warden.enabled:
         warden = {
             "member": member.name,
@@ -144,7 +149,8 @@ def _postgres(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Ac
         }
         path = member.directory / "warden.json"
         account.write(path, json.dumps(warden, indent=2))
-        programs.append(_program(member, "warden", (python(), "-m", "services.postgres.warden", str(path))))
+        command = (python(), "-m", "services.postgres.warden", str(path))
+        programs.append(_program(member, "warden", command, group=group))
     return programs
 
 

@@ -1,4 +1,4 @@
-"""A shard's configuration in etcd, which its members share: made what the topology says, through Patroni's REST."""
+"""A shard's configuration in etcd, which its members share, and who leads them: changed through Patroni's REST."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ REST_TIMEOUT_S: Final = 6.0
 """Patroni asks etcd before it answers, and gives up on etcd after retry_timeout (5 s)."""
 WAKE_TIMEOUT_S: Final = 1.0
 """A Patroni that is busy for longer looks by itself soon."""
+SWITCHOVER_S: Final = 30.0
+"""Patroni answers once another member leads: a clean stop of Postgres, and a loop or two (5 s)."""
 UNKNOWN_SETTING: Final = "breakwater_wake"
 """In no configuration: removing it changes nothing."""
 
@@ -49,6 +51,21 @@ def wake(plan: LocalPlan, shard: int) -> None:
             _request(plan, member, "PATCH", json.dumps({UNKNOWN_SETTING: None}).encode(), WAKE_TIMEOUT_S)
 
 
+def switchover(plan: LocalPlan, member: MemberPlan) -> str:
+    """Ask the primary's Patroni to hand over to whom it thinks best; its answer. EnvironmentFault when refused."""
+    body = json.dumps({"leader": member.name}).encode()
+    try:
+        answer = _request(plan, member, "POST", body, SWITCHOVER_S, path="switchover")
+    except urllib3.exceptions.HTTPError as error:
+        raise EnvironmentFault(f"{member.name} did not answer to a switchover: {error}") from error
+    said = answer.data.decode(errors="replace").strip()
+    if answer.status != HTTPStatus.OK:
+        raise EnvironmentFault(
+            f"{member.name} refused to hand over ({answer.status}: {said}); see `breakwater status {plan.environment}`"
+        )
+    return said
+
+
 def says(present: object, wanted: object) -> bool:
     """Whether everything wanted is there, with that value; what else is there is Patroni's own affair."""
     if isinstance(wanted, Mapping):
@@ -74,12 +91,12 @@ def _ask(plan: LocalPlan, shard: int, method: str, body: bytes | None = None) ->
 
 
 def _request(
-    plan: LocalPlan, member: MemberPlan, method: str, body: bytes | None, timeout_s: float
+    plan: LocalPlan, member: MemberPlan, method: str, body: bytes | None, timeout_s: float, *, path: str = "config"
 ) -> urllib3.BaseHTTPResponse:
     password = (plan.secrets_dir / "patroni_rest").read_text()
     return urllib3.request(
         method,
-        f"http://{LOOPBACK}:{member.aux_port}/config",
+        f"http://{LOOPBACK}:{member.aux_port}/{path}",
         body=body,
         headers=urllib3.make_headers(basic_auth=f"{REST_USER}:{password}"),
         timeout=timeout_s,

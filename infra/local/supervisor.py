@@ -33,6 +33,9 @@ LOG_BYTES: Final = "10MB"
 SOCKET_PATH_MAX: Final = 100
 """sun_path holds 108 bytes; supervisord and Postgres add a few characters to what we name."""
 
+SETPRIV: Final = "/usr/bin/setpriv"
+"""Of util-linux, which every Debian has."""
+
 RUNNING: Final = "RUNNING"
 
 
@@ -78,7 +81,7 @@ def configuration(plan: LocalPlan, programs: Sequence[Program], account: Account
         }
         lines += [
             f"[program:{program.name}]",
-            "command=" + " ".join(_quote(word) for word in program.command),
+            "command=" + " ".join(_quote(word) for word in _as_member(program, account, as_root)),
             f"directory={_escape(program.directory)}",
             "environment=" + ",".join(f'{key}="{_escape(value)}"' for key, value in environment.items()),
             # supervisord expands this one twice
@@ -92,7 +95,7 @@ def configuration(plan: LocalPlan, programs: Sequence[Program], account: Account
             f"stopsignal={program.stop_signal}",
             f"stopwaitsecs={program.stop_wait_s}",
         ]
-        if as_root:
+        if as_root and program.group is None:
             lines.append(f"user={account.name}")
     members: dict[str, list[str]] = {}
     for program in programs:
@@ -100,6 +103,14 @@ def configuration(plan: LocalPlan, programs: Sequence[Program], account: Account
     for member, names in members.items():
         lines += [f"[group:{member}]", f"programs={','.join(names)}"]
     return "\n".join(lines) + "\n"
+
+
+def _as_member(program: Program, account: Account, as_root: bool) -> tuple[str, ...]:
+    """The command; with a group of its own it takes user and group itself, for supervisord knows only a user's own."""
+    if not as_root or program.group is None:
+        return program.command
+    ids = ("--reuid", str(account.uid), "--regid", str(program.group), "--clear-groups")
+    return SETPRIV, *ids, "--", *program.command
 
 
 def _escape(value: object) -> str:

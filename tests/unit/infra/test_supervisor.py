@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import socket
 import subprocess
@@ -57,12 +58,34 @@ def test_supervisord_reads_every_program_as_it_was_meant(
     assert set(found) == {program.name for program in programs}
     for program in programs:
         config = found[program.name]
-        assert tuple(shlex.split(config.command)) == program.command
+        assert tuple(shlex.split(config.command))[-len(program.command) :] == program.command
         assert config.directory == str(program.directory)
         assert config.stdout_logfile == str(program.log)
         assert config.environment["HOME"] == str(program.directory)
         assert config.stopwaitsecs == program.stop_wait_s
         assert not config.autostart
+
+
+@pytest.mark.parametrize("euid", [0, 1000])
+def test_as_root_a_member_of_postgres_runs_under_a_group_of_its_own(
+    plan: LocalPlan,
+    programs: tuple[Program, ...],
+    account: Account,
+    euid: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: euid)
+    own = [program for program in programs if program.group is not None]
+    assert {program.member for program in own} == {member.name for member in plan.of("postgres")}
+    assert len({program.group for program in own}) == len(plan.of("postgres"))
+
+    text = supervision.configuration(plan, programs, account)
+
+    sections = {name: body for name, _, body in (part.partition("]") for part in text.split("[program:")[1:])}
+    for program in programs:
+        changes = f'"/usr/bin/setpriv" "--reuid" "{account.uid}" "--regid" "{program.group}"' in sections[program.name]
+        assert changes == (euid == 0 and program.group is not None)
+        assert (f"user={account.name}" in sections[program.name]) == (euid == 0 and program.group is None)
 
 
 def test_each_member_is_a_group(plan: LocalPlan, programs: tuple[Program, ...], account: Account) -> None:
