@@ -62,7 +62,7 @@ def find_scenarios(names: Sequence[str]) -> list[Scenario]:
 def all_scenarios() -> list[tuple[Path, Scenario]]:
     """Every scenario with its file, by file name; ScenarioError naming whatever one of them says wrongly."""
     found = []
-    for path in sorted(SCENARIOS.glob("*.yaml")):
+    for path in sorted(SCENARIOS.glob("*.yaml"), key=lambda path: path.stem):
         scenario = Scenario.read(path)
         wrong = problems(scenario)
         if wrong:

@@ -136,7 +136,7 @@ def test_months_that_are_none_are_refused_before_anything_starts(breakwater: Bre
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("verify", "local", "--scenario", "S-99"), "no scenario 'S-99'; there is S-01, S-02, S-04"),
+        (("verify", "local", "--scenario", "S-99"), "no scenario 'S-99'; there is S-01, S-01-again, "),
         (("verify", "local", "--variant", "flood"), "S-01 has no variant 'flood'; it has server-killed, member-killed"),
         (("controls", "local", "flood"), "no control flood; there is wardens-off, asynchronous"),
         (("status", "local"), "local is not up"),
