@@ -53,14 +53,13 @@ VERSIONS: Final = """
             as metrics
     from model_registry.versions v join model_registry.training_runs r using (run_id)
 """
-# The version that served before the one that serves: rolled back versions are not come back to.
+# The version that served until the one that serves was promoted: one that had been rolled back by then did not.
 PREDECESSOR: Final = """
-    with first_promotion as (
-        select version, min(id) as id from model_registry.transitions
-        where model = %(model)s and from_stage = 'staging' and to_stage = 'production' group by version
-    )
-    select version from first_promotion
-    where id < (select id from first_promotion where version = %(version)s) order by id desc limit 1
+    select version from model_registry.transitions
+    where model = %(model)s and to_stage = 'archived' and id < (
+        select min(id) from model_registry.transitions
+        where model = %(model)s and version = %(version)s and from_stage = 'staging' and to_stage = 'production'
+    ) order by id desc limit 1
 """
 
 

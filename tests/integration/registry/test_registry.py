@@ -69,6 +69,14 @@ def test_a_version_goes_from_registered_to_production_and_back(
     assert {(line.actor, line.reason) for line in registry.history(MODEL)} == {(WHY.actor, WHY.reason)}
 
 
+def test_a_version_that_was_rolled_back_is_not_come_back_to(registry: ModelRegistry, tmp_path: Path) -> None:
+    for version in ("v1", "v2"):
+        serve(registry, tmp_path, version)
+    assert registry.rollback(MODEL, WHY).pointer.version == "v1"
+    serve(registry, tmp_path, "v3")
+    assert registry.rollback(MODEL, WHY).pointer.version == "v1"
+
+
 def test_what_is_stored_beside_a_model(registry: ModelRegistry, config: ReconcilerConfig, tmp_path: Path) -> None:
     version = register(registry, tmp_path, "v1")
     assert version.metrics == {"auc": 0.7, "logloss": 0.5, "prior": 0.2}
@@ -243,6 +251,8 @@ def test_a_promotion_that_dies_before_the_pointer_is_finished_within_one_interva
         finally:
             process.terminate()
             assert process.wait(20) == 0
+    while published.look().candidate is not None:  # the dead leader's, until its lease ends
+        time.sleep(0.1)
     die(config, "move pointer", "rollback")
     assert published.look().pointer().version == "v2"
     assert [pointer.version for pointer in Reconciler(config).round()] == ["v1"]
