@@ -17,7 +17,7 @@ install: ## Debian packages and the Python environment; says what it is about to
 	@scripts/bootstrap
 
 .PHONY: demo
-demo: install ## bring the platform up, load real data, train, kill a primary under load, print the verdict
+demo: install ## bring the platform up, load real data, train, strike it in six ways under load, print the verdict
 	@$(BIN)/breakwater demo
 
 .PHONY: test
@@ -51,7 +51,7 @@ soak: install ## S-01 with ten seeds (twenty kills) as rows of docs/results/, th
 	$(BIN)/breakwater train local
 	status=0
 	$(BIN)/breakwater soak local || status=$$?
-	$(BIN)/breakwater verify local --scenario S-02 --scenario S-04 || status=$$?
+	$(BIN)/breakwater verify local --scenario S-02 --scenario S-03 --scenario S-04 --scenario S-05 --scenario S-06 || status=$$?
 	$(BIN)/breakwater controls local || status=1
 	exit $$status
 

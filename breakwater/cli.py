@@ -357,7 +357,7 @@ cli.add_command(models)
 @click.option("--seed", default=None, type=click.IntRange(0))
 @click.option("--out", default="runs", show_default=True, type=click.Path(path_type=Path, file_okay=False))
 def demo(seed: int | None, out: Path) -> None:
-    """Everything once on this machine: up, load, train, S-01, the numbers. Exits with the verdict."""
+    """Everything once on this machine: up, load, train, every scenario, the numbers. Exits with the worst verdict."""
     from breakwater import verification, workloads
     from experiments import run as runs
     from experiments.report import terminal
@@ -373,16 +373,17 @@ def demo(seed: int | None, out: Path) -> None:
         if not workloads.has_model(plan):
             workloads.train_model(plan, steps, seed=1)
         workloads.wait_serving(plan, steps)
-    scenario = verification.find_scenario("S-01")
     finished = []
     with runtime.locked(plan):
-        for variant in scenario.breakwater.variants:
-            chosen = verification.new_seed() if seed is None else seed
-            order = runs.Order(environment, scenario, variant, chosen, out.resolve())
-            with Steps() as steps:
-                done = verification.verify(order, partial(steps.begin, variant))
-            finished.append(done)
-            terminal.show(console, done.judgement, done.shown_report())
+        for scenario in verification.find_scenarios(["all"]):
+            for variant in scenario.breakwater.demo:
+                chosen = verification.new_seed() if seed is None else seed
+                order = runs.Order(environment, scenario, variant, chosen, out.resolve())
+                with Steps() as steps:
+                    done = verification.verify(order, partial(steps.begin, scenario.breakwater.id))
+                finished.append(done)
+                terminal.show(console, done.judgement, done.shown_report())
+    terminal.summary(console, [(done.judgement, done.shown_report()) for done in finished])
     console.print(
         f"demo took {time.monotonic() - began:.0f} s; {environment} stays up: `breakwater status {environment}`, "
         f"`breakwater down {environment}`",

@@ -130,9 +130,10 @@ def _preflight(order: Order, environment: Environment) -> SlotMap:
     topology = topology_of(order.environment)
     order.scenario.promises_of(order.variant)
     faults = order.scenario.breakwater.faults
-    if not topology.chaos.allows(faults.component):
+    refused = [component for component in faults.components if not topology.chaos.allows(component)]
+    if refused:
         raise PreflightFailed(
-            f"breakwater:chaos in Pulumi.{order.environment}.yaml does not allow faults on {faults.component}; "
+            f"breakwater:chaos in Pulumi.{order.environment}.yaml does not allow faults on {', '.join(refused)}; "
             "nothing was done"
         )
     missing = {*faults.capabilities, *faults.variants.get(order.variant, ())} - environment.capabilities()
@@ -266,7 +267,8 @@ def _write_plan(order: Order, environment: Environment, directory: Path, record:
         run_tag=int(record.run_id, 16),
         seed=order.seed,
         rates=LoadRates(**record.rates.model_dump()),
-        deadlines_ms=DEADLINES,
+        deadlines_ms=DEADLINES.model_copy(update={"write": profile.write_deadline_ms}),
+        repeat_writes=profile.repeat_writes,
         write_event_time=now.replace(day=1, hour=0, minute=0, second=0, microsecond=0),
         start_ns=start_ns,
         end_ns=start_ns + int((profile.warm_up_s + profile.longest_s + SLACK_S) * NS),

@@ -70,6 +70,10 @@ class LoadProfile(Strict):
     flights_per_shard: Annotated[int, Field(ge=1, le=5000)] = 500
     """Loaded flights that predictions and reads ask for. The default: more than a cache and an index page answer, and
     read in a moment; fewer are hotter."""
+    write_deadline_ms: Annotated[int, Field(ge=1, le=60_000)] = 1000
+    """From the scheduled time until the acknowledgement."""
+    repeat_writes: bool = False
+    """Whether clients of the API repeat a write with its idempotency key until its deadline, as docs/errors.md says."""
 
     @property
     def longest_s(self) -> float:
@@ -83,12 +87,17 @@ class Faults(Strict):
     `capabilities` are those of every variant; `variants` names what one of them needs besides.
     """
 
-    component: Component
+    component: Component | Annotated[tuple[Component, ...], Field(min_length=1)]
+    """Several, for a scenario that strikes several."""
     capabilities: Annotated[tuple[Capability, ...], Field(min_length=1)]
     variants: dict[str, tuple[Capability, ...]] = Field(default_factory=dict)
 
+    @property
+    def components(self) -> tuple[Component, ...]:
+        return (self.component,) if isinstance(self.component, str) else self.component
 
-Probe = Literal["postgres", "etcd", "machine", "replicas"]
+
+Probe = Literal["postgres", "etcd", "machine", "replicas", "h2o", "models"]
 """Observers that run beside the load (experiments/probes)."""
 
 
@@ -101,6 +110,8 @@ class Extension(Strict):
     faults: Faults
     probes: Annotated[tuple[Probe, ...], Field(min_length=1)]
     variants: Annotated[dict[str, dict[str, Param]], Field(min_length=1)]
+    demo: tuple[str, ...] = ()
+    """Variants that `breakwater demo` runs."""
     load: LoadProfile
     promises: Annotated[tuple[Promise, ...], Field(min_length=1)]
 
@@ -112,6 +123,9 @@ class Extension(Strict):
         strange = self.faults.variants.keys() - self.variants
         if strange:
             raise ValueError(f"faults name variants that the scenario lacks: {sorted(strange)}")
+        strange = set(self.demo) - set(self.variants)
+        if strange:
+            raise ValueError(f"demo names variants that the scenario lacks: {sorted(strange)}")
         for promise in self.promises:
             unknown = set(promise.variants or ()) - set(self.variants)
             if unknown:
@@ -218,13 +232,14 @@ class Scenario(_Toolkit):
 
     @classmethod
     def read(cls, path: Path) -> Scenario:
-        """Read a .yaml scenario, or the scenario.json that a run keeps (JSON is YAML)."""
+        """Read a .yaml scenario, or the scenario.json that a run keeps (1e-06 is a number in JSON, not in YAML)."""
         try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            document = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
         except FileNotFoundError as error:
             raise ScenarioError(f"{path} does not exist") from error
-        except yaml.YAMLError as error:
-            raise ScenarioError(f"{path} is not YAML: {error}") from error
+        except (yaml.YAMLError, ValueError) as error:
+            raise ScenarioError(f"{path} is not {path.suffix.removeprefix('.').upper()}: {error}") from error
         return cls.parse(document, str(path))
 
     def document(self) -> dict[str, Any]:

@@ -10,14 +10,14 @@ from typing import Any, Literal, Protocol
 from services.contracts.shards import ShardEndpoints
 
 Scope = Literal["server", "member", "postgres", "patroni"]
-"""`server`: the member's main processes (Patroni and Postgres); `member`: all of it, its warden included; `postgres`
-and `patroni`: one half of a server of Postgres."""
+"""`server`: the member's main processes (Patroni and Postgres; an H2O node's JVM); `member`: all of it, with its warden
+or its agent and keeper; `postgres` and `patroni`: one half of a server of Postgres."""
 
-Struck = Scope | Literal["loop", "keys", "network", "leadership"]
+Struck = Scope | Literal["loop", "keys", "network", "leadership", "model"]
 """What of a member a fault struck; `loop`: a replica's event loop, which runs on; `keys`: what a cache holds;
-`network`: its ways to the others; `leadership`: that it led its shard."""
+`network`: its ways to the others; `leadership`: that it led its shard; `model`: what the replicas score with."""
 
-Capability = Literal["kill", "hold", "stop", "pause", "isolate", "switchover", "block-loop"]
+Capability = Literal["kill", "hold", "stop", "pause", "isolate", "switchover", "block-loop", "restart"]
 
 
 class EnvironmentFault(Exception):
@@ -191,6 +191,10 @@ class Environment(Protocol):
 
     def token_file(self) -> Path:
         """File that holds the API's bearer token (0600)."""
+        ...
+
+    def admin_token_file(self) -> Path:
+        """File that holds the API's administrator's token (0600)."""
         ...
 
     def cache_password_file(self) -> Path:

@@ -71,6 +71,8 @@ def render(edge: EdgeFiles) -> str:
         ),
         *edge.sections,
         "frontend edge",
+        "    # a worker that is replaced answers one more request on each connection before it closes it",
+        "    option idle-close-on-response",
         f"    bind {edge.bind} ssl crt {edge.certificate} alpn h2,http/1.1",
         "    http-response set-header Strict-Transport-Security max-age=31536000",
         "    # faults are for who stands beside a replica, not for clients",
@@ -78,6 +80,7 @@ def render(edge: EdgeFiles) -> str:
         f"{_problem(404, 'not_found')} if {{ path_beg /chaos }}",
         "    # without a ready replica the replicas themselves say why; the edge only knows that there is none",
         "    use_backend predict if { path /v1/predict } { nbsrv(predict) gt 0 }",
+        "    use_backend anyone if { nbsrv(api) eq 0 }",
         "    default_backend api",
         "backend predict",
         "    balance leastconn",
@@ -101,6 +104,13 @@ def render(edge: EdgeFiles) -> str:
         "    # a write that may have been received is never sent again: only connections that never opened",
         "    retry-on conn-failure",
         *(f"    {server}" for server in edge.servers),
+        "backend anyone",
+        "    # checks that fail for every replica at once say more of the machine than of the replicas: slow beats no",
+        "    balance leastconn",
+        "    retries 2",
+        "    option redispatch 1",
+        "    retry-on conn-failure",
+        *(f"    {server} no-check no-agent-check" for server in edge.servers),
     ]
     return "\n".join(lines) + "\n"
 

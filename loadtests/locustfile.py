@@ -13,7 +13,7 @@ import ssl
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -30,6 +30,7 @@ from loadtests.launch import Process, http_streams
 from loadtests.outcome import Outcome, predicted, unanswered, written
 from loadtests.plan import EXIT_USAGE, LoadError, LoadPlan, Sample
 from loadtests.record import NO_SHARD, Durability, Error, Kind, Recorder
+from services.contracts.events import Event, EventLog
 
 
 def _prepare() -> tuple[LoadPlan, dict[str, str], list[Sample], ssl.SSLContext]:
@@ -56,6 +57,9 @@ PATIENCE_S: Final = 1.0
 """An answer this long after the deadline is late, and bad, but it says what became of a write, and its connection can
 be used again: closing each at the deadline would answer a stall with a storm of TLS handshakes."""
 LEAST_IN_FLIGHT: Final = 64
+REPEAT_S: Final = 0.1
+"""Pause before a write is sent again."""
+REPLICA_HEADER: Final = "x-breakwater-replica"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +82,8 @@ class Session:
         self.op_ids = itertools.count(Process.LOCUST << 48)
         self.over = False
         self.running = http_streams(PLAN)
+        self.events = EventLog(PLAN.event_log)
+        self.models: set[tuple[int, str | None]] = set()
         self.keeper = gevent.spawn(self._keep)
 
     def _keep(self) -> None:
@@ -100,6 +106,13 @@ class Session:
                 return True
             gevent.sleep(min(wait_s, STOP_POLL_S))
         return False
+
+    def note_model(self, outcome: Outcome) -> None:
+        """Which version each generation was said to be: the history holds the generation alone."""
+        named = (outcome.timeline, outcome.version)
+        if outcome.version is not None and named not in self.models:
+            self.models.add(named)
+            self.events.append(Event.now("load", "model_named", None, generation=named[0], version=named[1]))
 
     def stream_ended(self, environment: Environment) -> None:
         self.running -= 1
@@ -175,7 +188,7 @@ class HttpStream(FastHttpUser):
     def operation(self) -> Operation:
         raise NotImplementedError
 
-    def judge(self, status: int, body: bytes) -> Outcome:
+    def judge(self, status: int, body: bytes, headers: Mapping[str, str]) -> Outcome:
         raise NotImplementedError
 
     @task
@@ -207,14 +220,18 @@ class HttpStream(FastHttpUser):
         start = time.monotonic_ns()
         outcome = unanswered(TimeoutError(), is_write=self.kind is Kind.WRITE_API)
         try:
-            headers = {**HEADERS, **operation.headers}
-            response: Any = self.client.request("POST", self.path, data=operation.body, headers=headers)
-            if response.status_code == 0:
-                outcome = unanswered(response.error, is_write=self.kind is Kind.WRITE_API)
-            else:
-                outcome = self.judge(response.status_code, response.content or b"")
+            outcome = self.ask(operation, due)
         finally:
             self.record(operation, due, start, time.monotonic_ns(), outcome)
+
+    def ask(self, operation: Operation, due: int) -> Outcome:
+        """Send it and judge the answer; `due` is for those who send it again."""
+        del due
+        headers = {**HEADERS, **operation.headers}
+        response: Any = self.client.request("POST", self.path, data=operation.body, headers=headers)
+        if response.status_code == 0:
+            return unanswered(response.error, is_write=self.kind is Kind.WRITE_API)
+        return self.judge(response.status_code, response.content or b"", response.headers)
 
     def record(self, operation: Operation, due: int, start: int, end: int, outcome: Outcome) -> None:
         in_time = end - due <= self.deadline_ms * NS_PER_MS
@@ -224,7 +241,7 @@ class HttpStream(FastHttpUser):
             kind=self.kind,
             shard=operation.shard,
             key=operation.key,
-            value=operation.value,
+            value=operation.value or outcome.value,
             sched_ns=due,
             start_ns=start,
             end_ns=end,
@@ -252,11 +269,11 @@ class Predictor(HttpStream):
         super().__init__(environment)
         self.choice = random.Random(f"{PLAN.seed}/predict/choice")  # noqa: S311 - a repeatable choice, not a secret
         self.requests: list[Operation] = []
-        for sample in SAMPLES:
+        for number, sample in enumerate(SAMPLES):
             shard = PLAN.slot_map.shard_of(UUID(sample.entity_id))
             by_entity = {"entity_id": sample.entity_id, "event_time": sample.event_time}
-            self.requests.append(Operation(shard=NO_SHARD, body=_json({"features": sample.features})))
-            self.requests.append(Operation(shard=shard, body=_json(by_entity)))
+            self.requests.append(Operation(shard=NO_SHARD, key=number, body=_json({"features": sample.features})))
+            self.requests.append(Operation(shard=shard, key=number, body=_json(by_entity)))
 
     def arrivals(self) -> Iterator[int]:
         return poisson(PLAN.rates.predict, f"{PLAN.seed}/predict")
@@ -264,8 +281,10 @@ class Predictor(HttpStream):
     def operation(self) -> Operation:
         return self.choice.choice(self.requests)
 
-    def judge(self, status: int, body: bytes) -> Outcome:
-        return predicted(status, body)
+    def judge(self, status: int, body: bytes, headers: Mapping[str, str]) -> Outcome:
+        outcome = predicted(status, body, headers.get(REPLICA_HEADER))
+        self.session.note_model(outcome)
+        return outcome
 
 
 class ApiWriter(HttpStream):
@@ -302,5 +321,22 @@ class ApiWriter(HttpStream):
         headers = {"Idempotency-Key": entity}
         return Operation(shard=self.shard, key=key, value=value, body=_json(body), headers=headers)
 
-    def judge(self, status: int, body: bytes) -> Outcome:
+    def ask(self, operation: Operation, due: int) -> Outcome:
+        """Once, or until it is acknowledged or its deadline is over, as docs/errors.md tells clients to do.
+
+        What an attempt may have done stays possible: a write is acknowledged by one attempt, or of unknown outcome
+        when any of them was.
+        """
+        deadline = due + self.deadline_ms * NS_PER_MS
+        outcome = super().ask(operation, due)
+        unknown = outcome.durability is Durability.UNKNOWN
+        while PLAN.repeat_writes and outcome.durability is not Durability.OK and time.monotonic_ns() < deadline:
+            gevent.sleep(REPEAT_S)
+            outcome = super().ask(operation, due)
+            unknown = unknown or outcome.durability is Durability.UNKNOWN
+        if unknown and outcome.durability is Durability.FAIL:
+            return replace(outcome, durability=Durability.UNKNOWN)
+        return outcome
+
+    def judge(self, status: int, body: bytes, headers: Mapping[str, str]) -> Outcome:
         return written(status, body)

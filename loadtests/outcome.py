@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -26,17 +27,38 @@ class Outcome:
     durability: Durability = Durability.NONE
     member: str | None = None
     timeline: int = NO_TIMELINE
+    value: int = 0
+    version: str | None = None
 
 
-def predicted(status: int, body: bytes) -> Outcome:
-    """A prediction is right when it is 200 with a probability between 0 and 1."""
+def predicted(status: int, body: bytes, replica: str | None = None) -> Outcome:
+    """A prediction is right when it is 200 with a probability between 0 and 1.
+
+    `value` is the probability to its last bit, `version` and `timeline` name the model (its generation), `member` the
+    replica, where the answer says so.
+    """
     if status != OK:
         return Outcome(_http_error(status))
     answer = _members(body)
     probability = answer.get("probability")
-    if isinstance(probability, float | int) and not isinstance(probability, bool) and 0 <= probability <= 1:
-        return Outcome(Error.NONE)
-    return Outcome(Error.WRONG_ANSWER)
+    if not isinstance(probability, float | int) or isinstance(probability, bool) or not 0 <= probability <= 1:
+        return Outcome(Error.WRONG_ANSWER)
+    model = answer.get("model")
+    named = model if isinstance(model, dict) else {}
+    version, generation = named.get("version"), named.get("generation")
+    return Outcome(
+        Error.NONE,
+        member=replica,
+        timeline=generation if isinstance(generation, int) else NO_TIMELINE,
+        value=bits(probability),
+        version=version if isinstance(version, str) else None,
+    )
+
+
+def bits(probability: float) -> int:
+    """A probability as the history's `value` holds it: the 64 bits of its IEEE 754 double."""
+    (found,) = struct.unpack("<Q", struct.pack("<d", probability))
+    return int(found)
 
 
 def written(status: int, body: bytes) -> Outcome:

@@ -77,6 +77,7 @@ class LoadPlan(_Strict):
     seed: int
     rates: Rates
     deadlines_ms: Deadlines
+    repeat_writes: bool = False
     write_event_time: AwareDatetime
     start_ns: int
     end_ns: int

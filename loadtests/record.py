@@ -1,4 +1,8 @@
-"""The history's record: one row per operation, as its client saw it, written so that a killed client loses no batch."""
+"""The history's record: one row per operation, as its client saw it, written so that a killed client loses no batch.
+
+For a prediction `key` is the flight's number among the run's samples, `value` the probability's 64 bits, `timeline` the
+generation of the model that the answer named, and `server` the replica that gave it.
+"""
 
 from __future__ import annotations
 

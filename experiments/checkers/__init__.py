@@ -7,9 +7,18 @@ from typing import Final
 
 from experiments.checkers.availability import bad_predictions, other_shards_bad
 from experiments.checkers.cache import computations_per_key, latency_after_fault, memory_grown
+from experiments.checkers.cloud import cloud_whole_again, loss_noticed, same_model, training_finished
 from experiments.checkers.durability import failed_present, lost_writes, unexpected_rows
 from experiments.checkers.finding import Checker
 from experiments.checkers.recovery import next_ack, old_primary_streaming, reads_resume, recovery_layers
+from experiments.checkers.reload import (
+    flawed_accepted,
+    generations_back,
+    latency_while_reloading,
+    not_golden,
+    reloads_under_load,
+    replicas_converged,
+)
 from experiments.checkers.replica import (
     back_in_rotation,
     bad_share,
@@ -17,6 +26,7 @@ from experiments.checkers.replica import (
     latency_of_the_rest,
     out_of_rotation,
 )
+from experiments.checkers.rolling import bad_operations, not_restarted
 from experiments.checkers.silence import longest_silence
 from experiments.checkers.validity import (
     baseline_healthy,
@@ -31,26 +41,38 @@ CHECKERS: Final[Mapping[str, Checker]] = {
     checker.__name__: checker
     for checker in (
         back_in_rotation,
+        bad_operations,
         bad_predictions,
         bad_share,
         baseline_healthy,
         breaker_opens,
+        cloud_whole_again,
         computations_per_key,
         failed_present,
         fault_proven,
+        flawed_accepted,
+        generations_back,
         journal_clean,
         latency_after_fault,
         latency_of_the_rest,
+        latency_while_reloading,
         load_kept_schedule,
         longest_silence,
+        loss_noticed,
         lost_writes,
         memory_grown,
         next_ack,
+        not_golden,
+        not_restarted,
         old_primary_streaming,
         other_shards_bad,
         out_of_rotation,
         reads_resume,
         recovery_layers,
+        reloads_under_load,
+        replicas_converged,
+        same_model,
+        training_finished,
         unexpected_rows,
         writes_attempted,
     )

@@ -33,7 +33,7 @@ def other_shards_bad(history: History, evidence: Evidence, promise: Promise, run
     end = run.windows.recovery[1] if run.windows.recovery is not None else run.windows.fault[1]
     window = (run.windows.fault[0], end)
     chosen = ~_of_struck_shards(history, run) & history.scheduled_in(window)
-    return _bad(history, chosen, evidence, promise, run, noun="operation")
+    return judged_bad(history, chosen, evidence, promise, run, noun="operation")
 
 
 def bad_predictions(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
@@ -47,7 +47,7 @@ def bad_predictions(history: History, evidence: Evidence, promise: Promise, run:
         return unknown(promise, "the run has no window at all")
     left_out = _within_grace(history, promise, run)
     chosen = history.of(Kind.PREDICT) & history.scheduled_in(whole) & ~left_out
-    return _bad(history, chosen, evidence, promise, run, noun="prediction")
+    return judged_bad(history, chosen, evidence, promise, run, noun="prediction")
 
 
 def _within_grace(history: History, promise: Promise, run: RunRecord) -> Mask:
@@ -63,7 +63,9 @@ def _of_struck_shards(history: History, run: RunRecord) -> Mask:
     return mask
 
 
-def _bad(history: History, chosen: Mask, evidence: Evidence, promise: Promise, run: RunRecord, *, noun: str) -> Finding:
+def judged_bad(
+    history: History, chosen: Mask, evidence: Evidence, promise: Promise, run: RunRecord, *, noun: str
+) -> Finding:
     """Judge the chosen operations, but for those that their own client delayed: late to send, or stalled meanwhile."""
     rows = history.where(chosen & attempted_on_time(history) & client_ran(history))
     scheduled = int(chosen.sum())

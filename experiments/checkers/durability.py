@@ -108,7 +108,7 @@ def lost_writes(history: History, evidence: Evidence, promise: Promise, run: Run
     doubt = doubt or doubt_fault(evidence, run)
     if doubt is None and near < MIN_AROUND_FAULT:
         doubt = (
-            f"only {count(near, 'write')} acknowledged on the faulted shard within "
+            f"only {count(near, 'write')} acknowledged by whom the fault struck within "
             f"{AROUND_NS // NS_PER_S} s of the fault; {MIN_AROUND_FAULT} are needed"
         )
     if doubt:

@@ -70,7 +70,10 @@ def next_streak(rows: History, good: Mask, since_ns: int) -> Streak | None:
             first = head + int(np.argmin(rows.end_ns[head : at + 1]))
             before = max(since_ns, int(rows.start_ns[head - 1])) if head > 0 else since_ns
             gap = int(rows.start_ns[head]) - before
-            return Streak(int(rows.end_ns[first]), gap, str(rows.kind[first]), int(rows.timeline[first]))
+            kind = str(rows.kind[first])
+            # a prediction's column holds its model's generation
+            timeline = 0 if kind == Kind.PREDICT.value else int(rows.timeline[first])
+            return Streak(int(rows.end_ns[first]), gap, kind, timeline)
     return None
 
 

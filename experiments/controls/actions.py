@@ -53,6 +53,32 @@ def watchdogs_on(environment: str) -> list[str]:
     return defects.watchdogs_on(local_plan(environment))
 
 
+def make_defective(environment: str, defect: str) -> list[str]:
+    return defects.make_defective(local_plan(environment), defect)
+
+
+def make_sound(environment: str) -> list[str]:
+    return defects.make_sound(local_plan(environment))
+
+
+def keeper_off(environment: str) -> str:
+    return defects.take_election(local_plan(environment))
+
+
+def keeper_on(environment: str) -> None:
+    defects.open_election(local_plan(environment))
+
+
+def point_at_flawed(environment: str, run_dir: str) -> int:
+    """Move the pointer to the flawed version of the run before any replica has looked at it."""
+    prepared = json.loads((Path(run_dir) / "versions.json").read_text())
+    return defects.point_at(local_plan(environment), prepared["versions"][0])
+
+
+def restart_edge(environment: str) -> None:
+    defects.restart_edge(local_plan(environment))
+
+
 def fill_cache(environment: str) -> None:
     defects.cache_full(local_plan(environment))
 

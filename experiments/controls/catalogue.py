@@ -19,6 +19,9 @@ RECOVERED: Final = "load after recovery"
 FREEZE_S: Final = 3
 STRIKE: Final = "strike the cache"
 BLOCK: Final = "block the loop of one replica"
+LOAD: Final = "undisturbed load"
+RELOAD: Final = "reload again and again"
+ROLL: Final = "restart everything in turn"
 
 STALL_S: Final = 4
 """Half of the short fault band: far more than the 5 % of writes that may be missing."""
@@ -59,6 +62,11 @@ class Control:
     """The finding must show the key that is lost."""
     minimum: Mapping[str, float] = field(default_factory=dict)
     """A promise's value must be at least this: the defect's size, not only its presence."""
+
+
+def _patched(defect: str) -> tuple[Insertion, ...]:
+    """The API's replicas run with a defect patched in (infra/local/defective.py)."""
+    return (Insertion("before", LOAD, "make_defective", {**ENVIRONMENT, "defect": defect}),)
 
 
 CONTROLS: Final[tuple[Control, ...]] = (
@@ -141,6 +149,54 @@ CONTROLS: Final[tuple[Control, ...]] = (
         insertions=(Insertion("instead", BLOCK, "pretend_to_block", {**ENVIRONMENT, **RUN, **BLOCKED}),),
         expected={"fault-proven": Verdict.UNKNOWN, "breaker-open": Verdict.UNKNOWN, "back": Verdict.UNKNOWN},
         exit_code=2,
+    ),
+    Control(
+        name="keeper-off",
+        title="no keeper of the H2O cloud is elected",
+        scenario="S-03",
+        variant="node-killed",
+        insertions=(Insertion("before", LOAD, "keeper_off", ENVIRONMENT),),
+        undo=(("keeper_on", ENVIRONMENT),),
+        expected={"loss-noticed": Verdict.FALSE, "predictions": Verdict.TRUE, "fault-proven": Verdict.TRUE},
+        exit_code=1,
+    ),
+    Control(
+        name="golden-unchecked",
+        title="replicas that take a candidate without asking it for its golden rows",
+        scenario="S-05",
+        variant="wrong-golden",
+        insertions=_patched("golden-unchecked"),
+        undo=(("make_sound", ENVIRONMENT),),
+        expected={"refused": Verdict.FALSE, "predictions": Verdict.TRUE, "golden": Verdict.TRUE},
+        exit_code=1,
+    ),
+    Control(
+        name="cache-of-any-model",
+        title="scores cached by their row alone, whichever model gave them",
+        scenario="S-05",
+        variant="good",
+        insertions=_patched("cache-of-any-model"),
+        undo=(("make_sound", ENVIRONMENT),),
+        expected={"golden": Verdict.FALSE, "predictions": Verdict.TRUE, "generations": Verdict.TRUE},
+        exit_code=1,
+    ),
+    Control(
+        name="pointer-first",
+        title="the pointer moved before any replica has verified what it names",
+        scenario="S-05",
+        variant="wrong-golden",
+        insertions=(Insertion("after", RELOAD, "point_at_flawed", {**ENVIRONMENT, **RUN}),),
+        expected={"refused": Verdict.FALSE, "predictions": Verdict.TRUE, "golden": Verdict.TRUE},
+        exit_code=1,
+    ),
+    Control(
+        name="edge-stopped",
+        title="an edge that is stopped and started where its sockets should be handed over",
+        scenario="S-06",
+        variant="everything",
+        insertions=(Insertion("after", ROLL, "restart_edge", ENVIRONMENT),),
+        expected={"operations": Verdict.FALSE, "lost-writes": Verdict.TRUE, "restarted": Verdict.TRUE},
+        exit_code=1,
     ),
 )
 

@@ -24,6 +24,8 @@ KINDS: Final = {
     "PEXPIRE": "expired",
     "isolate": "cut_off",
     "switchover": "handed_over",
+    "reload": "reloading",
+    "restart": "restarting",
 }
 """The event that each method of a fault is told by."""
 

@@ -11,7 +11,7 @@ from experiments.checkers.recovery import Recovery
 from experiments.evidence import Evidence
 from experiments.record import FaultRecord, RunRecord
 from experiments.report.charts import Mark
-from experiments.report.words import DONE
+from experiments.report.words import done
 from services.contracts.events import Event
 
 MOST_LINES: Final = 30
@@ -25,6 +25,8 @@ SHORTLY: Final = {
     "PEXPIRE": "hot keys expire",
     "isolate": "cut off",
     "switchover": "handed over",
+    "reload": "reloads",
+    "restart": "restarts",
 }
 """What a figure says of the fault's method."""
 
@@ -34,6 +36,8 @@ AFTERWARDS: Final = (
     ("prober", "streaming", "streaming as replica"),
     ("fault", "lifted", "fault lifted"),
     ("edge", "in", "back in rotation"),
+    ("h2o", "epoch", "noticed"),
+    ("h2o", "whole", "cloud whole"),
 )
 """What a figure marks after the fault, in this order; what did not happen is left out."""
 
@@ -57,14 +61,29 @@ class Line:
     words: str
 
 
-REPLICA: Final = {
+PHRASES: Final = {
+    ("fault", "started"): "{member} started again",
     ("fault", "lifted"): "the fault on {member} is over",
     ("agent", "down"): "the watchdog of {member} opened its breaker: the edge's agent check hears down",
     ("agent", "up"): "the watchdog of {member} closed its breaker",
     ("edge", "out"): "the edge took {member} out of rotation",
     ("edge", "in"): "the edge sends {member} requests again",
+    ("fault", "killed_another"): "{member} was killed as well",
+    ("h2o", "broken"): "the H2O cloud is not whole: {why}",
+    ("h2o", "epoch"): "etcd: H2O cloud bw-{generation} is wanted ({reason})",
+    ("h2o", "whole"): "every H2O node is in {cloud}, in consensus and healthy",
+    ("fault", "reloaded"): "reload: {version} serves as generation {generation}, after {seconds:.2f} s",
+    ("fault", "not_reloaded"): "reload: {version} is refused ({code})",
+    ("fault", "restarted"): "{member} was restarted",
+    ("fault", "came_back"): "{member} was restarted and is back after {seconds:.1f} s",
+    ("fault", "stayed_away"): "{why}",
+    ("fault", "killed_beside"): "{member} was killed in mid-reload",
+    ("models", "pointer"): "etcd: the pointer moved to {version}, generation {generation}",
+    ("training", "attempt"): "training: {what}",
+    ("training", "trained"): "the {member} training ended with a model",
+    ("training", "failed"): "the {member} training failed: {error}",
 }
-"""What is told of a struck replica, by source and kind."""
+"""What an event means, by source and kind, in terms of its member and its data."""
 
 
 def story(run: RunRecord, evidence: Evidence, recovery: Recovery | None) -> tuple[Line, ...]:
@@ -85,11 +104,11 @@ def marks(run: RunRecord, evidence: Evidence) -> list[Mark]:
     if run.fault is None:
         return []
     member = run.fault.member
-    done = SHORTLY[run.fault.method]
-    listed = [Mark(run.fault.t_ns, f"{member} {done}" if run.fault.proven else f"{member}: fault not proven")]
+    shortly = SHORTLY[run.fault.method]
+    listed = [Mark(run.fault.t_ns, f"{member} {shortly}" if run.fault.proven else f"{member}: fault not proven")]
     for source, kind, words in AFTERWARDS:
         after = listed[-1].t_ns
-        event = evidence.first(source, kind, after_ns=after, test=lambda event: event.member == member)
+        event = evidence.first(source, kind, after_ns=after, test=lambda event: event.member in {member, None})
         if event is not None:
             listed.append(Mark(event.t_ns, words))
     return listed
@@ -110,10 +129,8 @@ def _words(event: Event) -> str | None:  # noqa: PLR0911 - one phrase for each k
     match event.source, event.kind:
         case "fault", "proven":
             return f"proven: {data.get('evidence', 'the fault had its effect')}"
-        case "fault", "started":
-            return f"{member} started again"
-        case place if place in REPLICA:
-            return REPLICA[place].format(member=member)
+        case place if place in PHRASES:
+            return PHRASES[place].format(member=member, **data)
         case "etcd", "leader_deleted":
             return f"etcd: leader key of shard {data.get('shard')} deleted (revision {data.get('revision')})"
         case "etcd", "leader_set":
@@ -136,7 +153,7 @@ def _words(event: Event) -> str | None:  # noqa: PLR0911 - one phrase for each k
 
 def _struck(fault: FaultRecord) -> str:
     if fault.shard is None:
-        return f"{fault.member} {DONE[fault.method]}"
+        return f"{fault.member} {done(fault)}"
     processes = count(len(fault.pids), "process", "processes")
     return f"{fault.method} to {processes} of {fault.member} (primary, timeline {fault.old_timeline})"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments.checkers.finding import Verdict, count
+from experiments.checkers.finding import Verdict, count, merge
 from experiments.report import words
 from experiments.verdict import Judged, Judgement
 
@@ -50,6 +51,27 @@ def last_line(judgement: Judgement, report: Path | None = None) -> Text:
     if report is not None:
         line.append(f"    report {report}")
     return line
+
+
+def summary(console: Console, runs: Sequence[tuple[Judgement, Path]]) -> None:
+    """One line for each run, then what all of them come to."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    for style in ("bold", "", "dim", "dim", "", "dim"):
+        table.add_column(no_wrap=True, style=style)
+    for judgement, report in runs:
+        kept = f"{judgement.tally(Verdict.TRUE)} of {count(len(judgement.judged), 'promise')}"
+        verdict = judgement.verdict
+        sign = Text(f"{SIGNS[verdict]} {verdict.value}", style=STYLES[verdict])
+        variant = judgement.run.variant.replace("-", " ")
+        table.add_row(judgement.run.scenario, judgement.title.lower(), variant, kept, sign, str(report))
+    console.print(table)
+    worst = merge(judgement.verdict for judgement, _ in runs)
+    false, unknown = (sum(j.tally(verdict) for j, _ in runs) for verdict in (Verdict.FALSE, Verdict.UNKNOWN))
+    promises = count(sum(len(judgement.judged) for judgement, _ in runs), "promise")
+    line = Text("verdict ")
+    line.append(worst.value, style=STYLES[worst])
+    line.append(f"   {count(len(runs), 'scenario')}, {promises}, {false} false, {unknown} unknown")
+    console.print(line, soft_wrap=True)
 
 
 def _table(judgement: Judgement) -> Table:

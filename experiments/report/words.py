@@ -27,11 +27,13 @@ MOST_CAUSES: Final = 2
 """So many causes fit into a sentence; the page lists all."""
 
 DONE: Final = {
-    "SIGKILL": "was killed and held down",
+    "SIGKILL": "was killed",
     "SIGSTOP": "was stopped and answered nothing",
     "block-loop": "had its event loop blocked",
     "DEL": "lost all hot keys at once",
     "PEXPIRE": "had all hot keys pass their soft expiry at once",
+    "reload": "had its model reloaded again and again",
+    "restart": "was restarted in turn",
 }
 """What each method of a fault did to a member that belongs to no shard."""
 
@@ -50,6 +52,12 @@ PRIMARY: Final = {
 NOTHING: Final = "\N{EN DASH}"
 
 
+def done(fault: FaultRecord) -> str:
+    """What the fault did to its member; a killed member that was held down did not come back by itself."""
+    held = " and held down" if fault.method == "SIGKILL" and fault.hold else ""
+    return DONE[fault.method] + held
+
+
 def number(value: float, unit: str) -> str:
     """`0.262 s`, `26.4 s`, `99.8 %`, `11,842`."""
     suffix = _UNITS.get(unit, "")
@@ -58,6 +66,8 @@ def number(value: float, unit: str) -> str:
         return f"{value:.{places}f}{suffix}"
     if suffix:
         return f"{value:.1f}{suffix}"
+    if unit == "difference":
+        return f"{value:.1g}"
     return f"{value:,.0f}"
 
 
@@ -113,7 +123,7 @@ def what_was_done(run: RunRecord) -> str:
     if run.fault is None:
         return f"No fault was done while {load}."
     if run.fault.shard is None:
-        struck = " and ".join(f"{fault.member} {DONE[fault.method]}" for fault in run.faults)
+        struck = " and ".join(f"{fault.member} {done(fault)}" for fault in run.faults)
         return f"{struck} while {load}." if run.fault.proven else f"It is not shown that {struck} while {load}."
     sentences = ", and that of shard ".join(_to_a_primary(fault) for fault in run.faults)
     return f"The primary of shard {sentences} while {load}."
@@ -175,6 +185,9 @@ def _kept(judgement: Judgement) -> str:
         parts.append(f"The edge took it out of rotation {number(out.value, 's')} later.")
     if bad is not None:
         parts.append(f"Of {bad.out_of} since then, {bad.reason.split(' bad of')[0]} were bad.")
+    whole = judgement.of("cloud_whole_again")
+    if whole is not None and whole.value is not None:
+        parts.append(f"{number(whole.value, 's')} later every node was in one healthy cloud again.")
     computed = judgement.of("computations_per_key")
     if computed is not None and computed.value is not None:
         parts.append(f"Each of {computed.out_of} was computed {number(computed.value, 'x').split()[0]} times.")

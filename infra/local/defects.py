@@ -5,8 +5,10 @@ Nothing in a service or a checker knows of them. Each has its way back, which th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterable, Mapping
@@ -23,6 +25,13 @@ from infra.local.probe import shard_state
 from infra.local.secrets import redis_password_file
 from infra.local.servers import CACHE_POLICY
 from infra.local.supervisor import Supervisor
+from services.contracts.flights import MODEL_NAME
+from services.coordination.etcd import EtcdClient
+from services.h2o.state import Keys
+from services.registry.announced import Pointer
+from services.registry.published import publish, published_generation
+from services.registry.registry import ModelRegistry
+from services.registry.store import ArtifactStore
 
 APPLICATION: Final = "breakwater-control"
 WAIT_S: Final = 30.0
@@ -31,6 +40,8 @@ POLL_S: Final = 0.02
 FULL_AT: Final = "100kb"
 """Less than an empty Redis takes."""
 CACHE_S: Final = 2.0
+SOUND: Final = '"-m" "services.api"'
+DEFECTIVE: Final = "infra.local.defective"
 NEVER_MS: Final = 3_600_000
 """No loop is blocked for an hour."""
 
@@ -68,11 +79,67 @@ def _with_watchdogs(plan: LocalPlan, limit_ms: int) -> list[str]:
     return [replica.name for replica in plan.of("api")]
 
 
+def make_defective(plan: LocalPlan, defect: str) -> list[str]:
+    """Run every API replica with a defect of `infra.local.defective` patched in; returns whom."""
+    return _with_command(plan, SOUND, f'"-m" "{DEFECTIVE}" "{defect}" "services.api"')
+
+
+def make_sound(plan: LocalPlan) -> list[str]:
+    """Run whatever was made defective as it was."""
+    pattern = rf'"-m" "{re.escape(DEFECTIVE)}" "[^"]*" "services\.api"'
+    found = re.search(pattern, Supervisor(plan).config.read_text())
+    return [] if found is None else _with_command(plan, found.group(), SOUND)
+
+
+def _with_command(plan: LocalPlan, before: str, after: str) -> list[str]:
+    """Change what supervisord runs as a replica, and restart each; one at a time, so that the others serve."""
+    config = Supervisor(plan).config
+    config.write_text(config.read_text().replace(before, after))
+    for replica in plan.of("api"):
+        _restart(plan, replica)
+    return [replica.name for replica in plan.of("api")]
+
+
+def take_election(plan: LocalPlan) -> str:
+    """Have nobody elected as keeper of the H2O cloud: the key belongs to none of the nodes. Returns who held it."""
+    with contextlib.closing(EtcdClient(plan.etcd_urls)) as etcd:
+        found = etcd.get(Keys.of(plan.environment).keeper)
+        etcd.put(Keys.of(plan.environment).keeper, APPLICATION)
+    return "nobody" if found is None else found.value
+
+
+def open_election(plan: LocalPlan) -> None:
+    with contextlib.closing(EtcdClient(plan.etcd_urls)) as etcd:
+        etcd.delete(Keys.of(plan.environment).keeper)
+
+
+def point_at(plan: LocalPlan, version: str) -> int:
+    """Move the pointer to a registered version without asking any replica; returns the generation it then has."""
+    with contextlib.closing(EtcdClient(plan.etcd_urls)) as etcd:
+        store = ArtifactStore(plan.artifacts)
+        registry = ModelRegistry(plan.registry_endpoints(), etcd, plan.environment, store)
+        generation = published_generation(etcd, plan.environment, MODEL_NAME) + 1
+        manifest = registry.version(MODEL_NAME, version).manifest
+        publish(
+            etcd, plan.environment, Pointer(name=MODEL_NAME, version=version, generation=generation, manifest=manifest)
+        )
+    return generation
+
+
+def restart_edge(plan: LocalPlan) -> None:
+    """Stop the edge and start it again, as if nothing could take its sockets over."""
+    supervisor = Supervisor(plan)
+    programs = [state for state in supervisor.states().values() if state.member.startswith("edge-")]
+    supervisor.stop(programs)
+    supervisor.start(programs)
+
+
 def _restart(plan: LocalPlan, replica: MemberPlan) -> None:
     supervisor = Supervisor(plan)
     programs = [state for state in supervisor.states().values() if state.member == replica.name]
     supervisor.stop(programs)
-    supervisor.start(programs)
+    supervisor.take_again(replica.name)
+    supervisor.start([state for state in supervisor.states().values() if state.member == replica.name])
     end = time.monotonic() + WAIT_S
     while not probe.rotation(plan).get(replica.name, False) or probe.obstacle(replica) is not None:
         if time.monotonic() > end:

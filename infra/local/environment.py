@@ -23,7 +23,7 @@ from infra.environment import (
     Scope,
     ShardState,
 )
-from infra.local import partition, probe, processes, shard_config
+from infra.local import models, partition, probe, processes, shard_config
 from infra.local.account import Account
 from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
 from infra.local.processes import Process
@@ -50,7 +50,9 @@ class LocalEnvironment:
     # What there is.
 
     def capabilities(self) -> frozenset[Capability]:
-        always: frozenset[Capability] = frozenset({"kill", "hold", "stop", "pause", "switchover", "block-loop"})
+        always: frozenset[Capability] = frozenset(
+            {"kill", "hold", "stop", "pause", "switchover", "block-loop", "restart"}
+        )
         return always | {"isolate"} if partition.possible() else always
 
     def members(self, component: str | None = None) -> tuple[Member, ...]:
@@ -102,6 +104,9 @@ class LocalEnvironment:
 
     def token_file(self) -> Path:
         return self.plan.token_file
+
+    def admin_token_file(self) -> Path:
+        return self.plan.admin_token_file
 
     def cache_password_file(self) -> Path:
         return redis_password_file(self.plan)
@@ -283,6 +288,8 @@ class LocalEnvironment:
                     self.resume(member)
                 case "rejoin":
                     self.rejoin(member)
+                case models.BRING_BACK:
+                    models.bring_back(self.plan, member)
                 case _:
                     self.start(member)
             path.unlink(missing_ok=True)
@@ -332,6 +339,10 @@ class LocalEnvironment:
         everything = processes.working_in(plan.directory)
         if scope == "member":
             return everything
+        if plan.component == "h2o":
+            # the agent is the program itself, and the parent of its JVM
+            agents = {p.pid for p in programs}
+            return tuple(p for p in everything if p.pid not in agents)
         wardens = [p.pid for p in programs if p.pid and p.name.endswith("-warden")]
         spared = {p.pid for p in processes.with_descendants(wardens)}
         server = tuple(p for p in everything if p.pid not in spared)

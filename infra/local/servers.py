@@ -242,8 +242,9 @@ def _api(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Account
 def _edge(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Account) -> list[Program]:
     path = member.directory / "haproxy.cfg"
     account.write(path, edge_config(plan, member))
-    # USR1 lets answers in flight finish; the supervisor kills what is left after stop_wait_s.
-    command = (str(HAPROXY), "-db", "-f", str(path))
+    # USR1 lets answers in flight finish; the supervisor kills what is left after stop_wait_s. USR2 makes the master
+    # replace its worker without closing the listening socket.
+    command = (str(HAPROXY), "-W", "-db", "-f", str(path))
     return [_program(member, "haproxy", command, stop_signal="USR1", stop_wait_s=5)]
 
 
@@ -258,7 +259,7 @@ def edge_config(plan: LocalPlan, member: MemberPlan) -> str:
                 f"{haproxy.agent_check(_aux_port(replica))}"
                 for replica in plan.of("api")
             ],
-            global_lines=[f"stats socket {member.directory}/admin.sock mode 600 level admin"],
+            global_lines=[f"stats socket {member.directory}/admin.sock mode 600 level admin expose-fd listeners"],
         )
     )
 

@@ -218,6 +218,12 @@ class Supervisor:
                 raise EnvironmentFault(f"these did not stop within {STOP_S:.0f} s: {', '.join(sorted(names))}")
             time.sleep(0.05)
 
+    def take_again(self, member: str) -> None:
+        """Have a stopped member's programs run from now on as the configuration on disk says."""
+        self._call("supervisor.reloadConfig")
+        self._call("supervisor.removeProcessGroup", member)
+        self._call("supervisor.addProcessGroup", member)
+
     def shutdown(self) -> None:
         """End supervisord and whatever it still runs; waits for its process to be gone."""
         process = processes.read(self.pid())

@@ -131,7 +131,9 @@ class Agent:
                     stdout=log,
                     stderr=log,
                     cwd=server.directory,
-                    start_new_session=True,
+                    # not a session of its own: the kernel shares the processors out between sessions before it looks at
+                    # nice (sched(7), autogroup), and three JVMs would get three quarters of them
+                    process_group=0,
                 )
         except (H2OError, OSError) as error:
             self._report = Report(generation=generation, process=Process.EXITED, detail=str(error)[:DETAIL_CHARS])

@@ -28,9 +28,9 @@ config:
   breakwater:runtime: local
   breakwater:chaos:
     enabled: true
-    components: [postgres, redis, h2o, api, edge, etcd]
+    components: [postgres, redis, h2o, registry, api, edge, etcd]
   breakwater:h2o:
-    nodes: 1
+    nodes: 2
     memory_mb: 1024
   breakwater:local:
     port_base: {PORT_BASE}

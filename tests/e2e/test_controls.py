@@ -12,8 +12,8 @@ from tests.e2e.conftest import ENVIRONMENT, Platform
 pytestmark = pytest.mark.e2e
 
 
-SOAK_ONLY = {"no-block"}
-"""`no-fault` asks the same of another scenario."""
+SOAK_ONLY = {"no-block", "keeper-off", "golden-unchecked", "pointer-first", "edge-stopped"}
+"""`no-fault` asks the same of another scenario as `no-block`; the others take one to two minutes each."""
 
 
 @pytest.mark.parametrize("name", [control.name for control in CONTROLS if control.name not in SOAK_ONLY])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from chaoslib.experiment import ensure_experiment_is_valid
+from chaoslib.loader import load_experiment
 
 from experiments.lint import problems
 from experiments.scenario import Scenario
@@ -30,6 +33,18 @@ def provider(document: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("path", sorted(SCENARIO.parent.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_shipped_scenario_has_no_problem(path: Any) -> None:
     assert problems(Scenario.read(path)) == []
+
+
+@pytest.mark.parametrize("path", sorted(SCENARIO.parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_chaos_toolkit_by_itself_finds_a_shipped_scenario_valid(path: Path) -> None:
+    ensure_experiment_is_valid(load_experiment(str(path)))  # what `chaos validate` does
+
+
+def test_the_demo_shows_each_of_the_six_once() -> None:
+    shown = [
+        own.id for path in SCENARIO.parent.glob("*.yaml") for own in [Scenario.read(path).breakwater] for _ in own.demo
+    ]
+    assert sorted(shown) == ["S-01", "S-02", "S-03", "S-04", "S-05", "S-06"]
 
 
 @pytest.mark.parametrize(

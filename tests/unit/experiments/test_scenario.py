@@ -60,6 +60,7 @@ ACTIVITY: dict[str, Any] = {
         (lambda d: d["extensions"][0].update(probes=["postgrse"]), "probes"),
         (lambda d: d["extensions"][0]["faults"].update(component="postgrse"), "component"),
         (lambda d: d["extensions"][0]["faults"].update(capabilities=["kil"]), "capabilities"),
+        (lambda d: d["extensions"][0].update(demo=["sever-killed"]), "sever-killed"),
         (lambda d: d["extensions"][0]["load"].update(fault_m=1), "fault_m"),
         (lambda d: d["extensions"][0]["promises"][0].update(traget=2), "traget"),
         (lambda d: d["extensions"][0]["promises"][0].update(compare=">"), "compare"),

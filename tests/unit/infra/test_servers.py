@@ -88,6 +88,14 @@ def test_the_edge_speaks_tls_13_only_and_repeats_predictions_only(plan: LocalPla
             assert f"agent-check agent-port {replica.aux_port} agent-inter 200ms" in backend
 
 
+def test_when_every_check_fails_somebody_is_asked_all_the_same(plan: LocalPlan) -> None:
+    config = servers.edge_config(plan, plan.member("edge-0"))
+    assert "use_backend anyone if { nbsrv(api) eq 0 }" in config
+    anyone = [line for line in config.split("\nbackend anyone\n")[1].splitlines() if " server " in line]
+    assert len(anyone) == len(plan.of("api"))
+    assert all(line.endswith(" no-check no-agent-check") for line in anyone)
+
+
 def test_etcd_listens_on_loopback_and_knows_all_its_peers(plan: LocalPlan, programs: tuple[Program, ...]) -> None:
     assert programs
     for member in plan.of("etcd"):

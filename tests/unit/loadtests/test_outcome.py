@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import struct
 
 import pytest
 
@@ -47,7 +48,15 @@ def test_a_503_of_somebody_else_leaves_a_write_open(body: bytes) -> None:
     ],
 )
 def test_a_prediction_is_right_only_with_a_probability(status: int, body: bytes, error: Error) -> None:
-    assert predicted(status, body) == Outcome(error)
+    assert predicted(status, body).error is error
+
+
+def test_a_prediction_says_who_answered_with_which_model_to_the_last_bit() -> None:
+    body = b'{"probability": 0.1, "model": {"name": "m", "version": "v7", "generation": 3}}'
+    assert predicted(200, body, "api-1") == Outcome(
+        Error.NONE, member="api-1", timeline=3, value=struct.unpack("<Q", struct.pack("<d", 0.1))[0], version="v7"
+    )
+    assert predicted(200, b'{"probability": 0.1, "model": "v7"}').version is None
 
 
 class Wrapped(Exception):
