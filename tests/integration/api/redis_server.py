@@ -43,6 +43,9 @@ class RedisServer:
         """Returns when it answers."""
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen([REDIS, str(self._config)], stdout=log, stderr=log)
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
         deadline = time.monotonic() + READY_S
         while True:
             with contextlib.suppress(redis.ConnectionError):

@@ -34,15 +34,19 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 def servers() -> Iterator[tuple[Postgres, Postgres]]:
     """Two servers, each with a template database that owns half of the slots and takes this month's writes."""
     first, second = Postgres.create("shard-0-0"), Postgres.create("shard-1-0")
+    make_templates(first, second)
+    yield first, second
+    first.destroy()
+    second.destroy()
+
+
+def make_templates(first: Postgres, second: Postgres) -> None:
     for server in (first, second):
         server.create_database(TEMPLATE)
     shards = first.endpoints(0, TEMPLATE), second.endpoints(1, TEMPLATE)
     apply(shards)
     ensure_partitions(shards, standing_months(datetime.now(UTC).date()))
     apply_slot_map(shards, SlotMap.even(2))
-    yield first, second
-    first.destroy()
-    second.destroy()
 
 
 @pytest.fixture

@@ -59,10 +59,14 @@ class Postgres:
             *("--pwfile", str(home / "password"), "--pgdata", str(server.data)),
         )
         server.start()
-        with server.superuser() as connection:
-            connection.execute(f"create role {APP} login password '{server.password}'")
-            connection.execute(f"grant pg_checkpoint to {APP}")  # as services/featurestore/provision.py does
+        server.make_role()
         return server
+
+    def make_role(self) -> None:
+        """The application's role, as services/featurestore/provision.py makes it."""
+        with self.superuser() as connection:
+            connection.execute(f"create role {APP} login password '{self.password}'")
+            connection.execute(f"grant pg_checkpoint to {APP}")
 
     def follow(self, name: str) -> Postgres:
         """A new, running standby of this server."""
@@ -84,6 +88,9 @@ class Postgres:
                 [str(BIN / "postgres"), "-D", str(self.data), "-p", str(self.port), *settings],
                 stdout=log, stderr=log, cwd="/", user=_account(), extra_groups=[] if _account() else None,
             )  # fmt: skip
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
         deadline = time.monotonic() + READY_S
         while True:
             try:
