@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+from typing import Final
 
 import pulumi
 
@@ -15,10 +17,18 @@ from infra.kubernetes.plan import KubernetesPlan  # noqa: E402
 from infra.kubernetes.program import deploy, export  # noqa: E402
 from infra.topology import TopologyError, load  # noqa: E402
 
+PERMIT: Final = "BREAKWATER_PRODUCTION"
+
 
 def main() -> None:
+    stack = pulumi.get_stack()
+    if stack == "production" and not pulumi.runtime.is_dry_run() and os.environ.get(PERMIT) != "change":
+        raise pulumi.RunError(
+            f"production changes only where the environment variable {PERMIT} is `change`: set it for this one command "
+            f"(`{PERMIT}=change pulumi up -s production`), or select another stack; a preview needs no permit"
+        )
     try:
-        plan = KubernetesPlan(load(PROJECT, pulumi.get_stack()))
+        plan = KubernetesPlan(load(PROJECT, stack))
     except TopologyError as error:
         raise pulumi.RunError(str(error)) from error
     export(plan, deploy(plan))

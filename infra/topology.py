@@ -282,6 +282,12 @@ class Volumes(Model):
     models: Volume = Volume(size_gb=5)
     mage: Volume = Volume(size_gb=5)
 
+    @property
+    def storage_classes(self) -> tuple[str, ...]:
+        """Those that the cluster must offer by name."""
+        named = {volume.storage_class for volume in (self.etcd, self.postgres, self.models, self.mage)}
+        return tuple(sorted(name for name in named if name is not None))
+
 
 class Kubernetes(Model):
     """Only the kubernetes runtime.
@@ -368,6 +374,11 @@ class Topology(Model):
         if self.api.traces is not None:
             raise ValueError(
                 "api.traces is set: pods' network policies let nothing out to a collector yet, leave it out"
+            )
+        if self.environment != "production" and "production" in self.kubernetes.context:
+            raise ValueError(
+                f"kubernetes.context is {self.kubernetes.context}: only the environment production may name it, an "
+                f"update of {self.environment} would change production's cluster"
             )
         needed = self.api.jvm_heap_mb + API_BASE_MB
         if self.kubernetes.sizes.api.memory_mb < needed:

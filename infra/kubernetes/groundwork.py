@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, get_args
 
 import pulumi
-from pulumi_kubernetes import core, meta, networking, rbac
+from pulumi_kubernetes import core, meta, networking, rbac, storage
 
 from infra.kubernetes.component import Component
 from infra.kubernetes.plan import CLIENTS, DNS, LABEL_DOMAIN, KubernetesPlan, Workload
@@ -36,10 +36,11 @@ RUNNER_RULES: Final[tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = 
 class GroundworkConfig:
     plan: KubernetesPlan
     chaos: bool
+    storage_classes: tuple[str, ...]
 
     @classmethod
     def of(cls, plan: KubernetesPlan) -> GroundworkConfig:
-        return cls(plan, plan.topology.chaos.enabled)
+        return cls(plan, plan.topology.chaos.enabled, plan.settings.volumes.storage_classes)
 
 
 class Groundwork(Component):
@@ -48,12 +49,17 @@ class Groundwork(Component):
     def __init__(self, name: str, config: GroundworkConfig, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(name, opts)
         plan = config.plan
+        # A claim keeps a class that does not exist for ever, and so does the set that made it: look before, in the
+        # preview already.
+        classes = [
+            storage.v1.StorageClass.get(f"class-{name}", name, opts=self.child()) for name in config.storage_classes
+        ]
         self._space = core.v1.Namespace(
             plan.namespace,
             core.v1.NamespaceInitArgs(
                 metadata=meta.v1.ObjectMetaArgs(name=plan.namespace, labels=_namespace_labels(config))
             ),
-            opts=self.child(),
+            opts=self.child(after=classes),
         )
         self._inside = self.child(after=[self._space])
         for workload in WORKLOADS:

@@ -35,13 +35,20 @@ class Registered:
 
 
 class Recorder(mocks.Mocks):
-    """Remembers every registration. `unknown`: nothing is known of what they become, as when all of it is new."""
+    """Remembers every registration, and what the program only looks for, by type and name, as it must exist already.
+
+    `unknown`: nothing is known of what registrations become, as when all of it is new.
+    """
 
     def __init__(self, *, unknown: bool = False) -> None:
         self.registered: list[Registered] = []
+        self.read: list[tuple[str, str]] = []
         self._unknown = unknown
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
+        if args.resource_id:
+            self.read.append((args.typ, args.resource_id))
+            return args.resource_id, args.inputs
         self.registered.append(Registered(args.typ, args.name, args.inputs))
         return (None, {}) if self._unknown else (f"{args.name}-id", args.inputs)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from infra.policy.model import (
+    COMPONENT,
     Environment,
     Resource,
     at,
@@ -14,6 +15,7 @@ from infra.policy.model import (
     each_container,
     name_of,
     of_kind,
+    pod_labels,
     pod_of,
     workloads,
 )
@@ -97,6 +99,23 @@ def probes(resources: Sequence[Resource], environment: Environment) -> Breaches:
                 )
 
 
+def consensus_readiness(resources: Sequence[Resource], environment: Environment) -> Breaches:
+    """H2O is ready when its keeper says that all nodes agree: its own answers tell of one node, or of the leader."""
+    for workload in of_kind(resources, "StatefulSet"):
+        if pod_labels(workload).get(COMPONENT) != "h2o":
+            continue
+        stated = {
+            found[1]
+            for config in of_kind(resources, "ConfigMap")
+            if at(config, "metadata", "labels", COMPONENT) == "h2o"
+            for text in (config.get("data") or {}).values()
+            if (found := re.search(r'"status_port": (\d+)', text))
+        }
+        asked = at(pod_of(workload), "containers", 0, "readinessProbe", "httpGet") or {}
+        if asked.get("path") != "/ready" or {str(asked.get("port"))} != stated:
+            yield workload, f"readiness asks {asked.get('path')} on {asked.get('port')}, not the keeper for consensus"
+
+
 def own_account(resources: Sequence[Resource], environment: Environment) -> Breaches:
     known = {at(account, "metadata", "name") for account in of_kind(resources, "ServiceAccount")}
     for workload in workloads(resources):
@@ -147,7 +166,7 @@ def no_secret_in_clear(resources: Sequence[Resource], environment: Environment) 
 def h2o_memory(resources: Sequence[Resource], environment: Environment) -> Breaches:
     """The JVM's heap is 70 % of the container's limit; 30 % is native memory."""
     for config in of_kind(resources, "ConfigMap"):
-        if at(config, "metadata", "labels", "app.kubernetes.io/component") != "h2o":
+        if at(config, "metadata", "labels", COMPONENT) != "h2o":
             continue
         for workload in of_kind(resources, "StatefulSet"):
             if name_of(workload) != f"StatefulSet/{at(config, 'metadata', 'name')}":

@@ -21,6 +21,7 @@ RULES: Final = (
     Rule("least-rights", "No role grants everything, reads Secrets or leaves the namespace.", containers.least_rights),
     Rule("grace", "Every pod says how long it may take to stop.", containers.grace),
     Rule("no-secret-in-clear", "Secrets stand in Secrets alone.", containers.no_secret_in_clear),
+    Rule("consensus-readiness", "H2O is ready when all its nodes agree.", containers.consensus_readiness),
     Rule("h2o-memory", "H2O's heap is 70 % of its container's limit.", containers.h2o_memory),
     Rule(
         "disruption-budgets",

@@ -235,6 +235,12 @@ def test_production_demands_its_placement() -> None:
         parsed("production", **kubernetes(placement="preferred"))
 
 
+def test_only_production_names_productions_cluster() -> None:
+    with pytest.raises(TopologyError, match="only the environment production may name it"):
+        parsed("staging", **kubernetes(context="breakwater-production"))
+    assert parsed("production", **kubernetes(context="breakwater-production")).kubernetes is not None
+
+
 def test_images_are_named_by_release_and_digest() -> None:
     digest = "sha256:" + "0" * 64
     images = parsed(**kubernetes(images={**IMAGES, "digests": {"api": digest}})).kubernetes.images

@@ -90,6 +90,21 @@ def test_a_missing_secret_ends_the_program_before_anything_is_registered() -> No
     assert [made for made in recorder.registered if made.is_object] == []
 
 
+def test_named_storage_classes_are_looked_for_and_not_made() -> None:
+    recorder = Recorder()
+    pulumi.runtime.set_mocks(recorder, project="breakwater", stack="production")
+    configured()
+
+    @pulumi.runtime.test  # type: ignore[untyped-decorator]
+    def program() -> None:
+        deploy(shipped("production"))
+
+    program()
+    kind = "kubernetes:storage.k8s.io/v1:StorageClass"
+    assert sorted(recorder.read) == [(kind, "fast"), (kind, "shared")]
+    assert [made for made in recorder.registered if made.type == kind] == []
+
+
 def test_a_local_environment_has_no_manifests() -> None:
     with pytest.raises(TopologyError, match="local runs on local; manifests are made of"):
         shipped("local")
@@ -99,6 +114,7 @@ def test_pulumis_entry_deploys_the_stack_that_is_selected(monkeypatch: pytest.Mo
     recorder = Recorder()
     pulumi.runtime.set_mocks(recorder, project="breakwater", stack="production")
     configured()
+    monkeypatch.setenv("BREAKWATER_PRODUCTION", "change")
     monkeypatch.setattr(sys, "path", [str(ROOT / "infra"), *sys.path])
 
     @pulumi.runtime.test  # type: ignore[untyped-decorator]
@@ -108,6 +124,30 @@ def test_pulumis_entry_deploys_the_stack_that_is_selected(monkeypatch: pytest.Mo
     program()
     assert "breakwater-production" in {made.name for made in recorder.registered}
     assert str(ROOT / "infra") not in sys.path
+
+
+def test_production_changes_only_with_its_permit(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
+    pulumi.runtime.set_mocks(recorder, project="breakwater", stack="production")
+    configured()
+    monkeypatch.delenv("BREAKWATER_PRODUCTION", raising=False)
+    with pytest.raises(pulumi.RunError, match=r"production changes only where .* a preview needs no permit"):
+        runpy.run_path(str(ROOT / "infra"), run_name="__main__")
+    assert recorder.registered == []
+
+
+def test_a_preview_of_production_needs_no_permit(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(unknown=True)
+    pulumi.runtime.set_mocks(recorder, project="breakwater", stack="production", preview=True)
+    configured()
+    monkeypatch.delenv("BREAKWATER_PRODUCTION", raising=False)
+
+    @pulumi.runtime.test  # type: ignore[untyped-decorator]
+    def program() -> None:
+        runpy.run_path(str(ROOT / "infra"), run_name="__main__")
+
+    program()
+    assert "breakwater-production" in {made.name for made in recorder.registered}
 
 
 def test_pulumis_entry_refuses_a_stack_that_runs_elsewhere() -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from infra.kubernetes.plan import KubernetesPlan
 from infra.policy.model import Environment
 from infra.policy.pack import environment_of, resources_of
 from infra.policy.rules import RULES, judge
+from infra.topology import load
 from tests.unit.infra.kubernetes.conftest import ROOT, one, pod
 
 Manifests = list[dict[str, Any]]
@@ -22,6 +25,17 @@ PRODUCTION = Environment("production")
 @pytest.mark.parametrize("environment", ["staging", "production"])
 def test_what_is_shipped_holds_every_rule(environment: str, rendered: Rendered) -> None:
     assert judge(rendered(environment), Environment(environment)) == []
+
+
+@pytest.mark.parametrize(("directory", "environment"), [(ROOT, "local"), (ROOT / "tests" / "kubernetes", "cluster")])
+def test_other_topologies_hold_them_as_soon_as_they_are_rendered(directory: Path, environment: str) -> None:
+    """Local runs elsewhere; what it states must not break a rule where it is taken to a cluster."""
+    from infra.kubernetes.render import manifests  # noqa: PLC0415
+
+    topology = load(directory, environment)
+    settings = topology.kubernetes or load(ROOT, "staging").kubernetes
+    moved = topology.model_copy(update={"runtime": "kubernetes", "kubernetes": settings})
+    assert judge(manifests(KubernetesPlan(moved)), Environment(environment)) == []
 
 
 def api(made: Manifests) -> dict[str, Any]:
@@ -116,6 +130,15 @@ def password_in_clear(made: Manifests) -> None:
 
 def secret_in_config(made: Manifests) -> None:
     one(made, "ConfigMap", "redis")["data"]["redis.conf"] += "requirepass ${secrets:redis}\n"
+
+
+def leader_only(made: Manifests) -> None:
+    node = pod(made, "StatefulSet", "h2o")["containers"][0]
+    node["readinessProbe"]["httpGet"] = {"path": "/kubernetes/isLeaderNode", "port": 8080}
+
+
+def one_node_only(made: Manifests) -> None:
+    pod(made, "StatefulSet", "h2o")["containers"][0]["readinessProbe"]["httpGet"]["port"] = 54321
 
 
 def greedy_heap(made: Manifests) -> None:
@@ -252,6 +275,8 @@ BREACHES: list[tuple[str, Callable[[Manifests], None], str]] = [
     ("grace", killed_at_once, "takes 0 s"),
     ("no-secret-in-clear", password_in_clear, "has REDIS_PASSWORD in clear"),
     ("no-secret-in-clear", secret_in_config, "redis.conf holds a secret"),
+    ("consensus-readiness", leader_only, "asks /kubernetes/isLeaderNode on 8080"),
+    ("consensus-readiness", one_node_only, "asks /ready on 54321"),
     ("h2o-memory", greedy_heap, "h2o-1.json gives the JVM 7000 MB"),
     ("disruption-budgets", no_budget, "has 0 disruption budgets"),
     ("disruption-budgets", generous_budget, "too many for a quorum"),
