@@ -42,6 +42,8 @@ FULL_AT: Final = "100kb"
 CACHE_S: Final = 2.0
 SOUND: Final = '"-m" "services.api"'
 DEFECTIVE: Final = "infra.local.defective"
+CONTROL_S: Final = 300
+"""No control lasts longer: what it left behind when it was killed ends then."""
 NEVER_MS: Final = 3_600_000
 """No loop is blocked for an hour."""
 
@@ -104,7 +106,7 @@ def take_election(plan: LocalPlan) -> str:
     """Have nobody elected as keeper of the H2O cloud: the key belongs to none of the nodes. Returns who held it."""
     with contextlib.closing(EtcdClient(plan.etcd_urls)) as etcd:
         found = etcd.get(Keys.of(plan.environment).keeper)
-        etcd.put(Keys.of(plan.environment).keeper, APPLICATION)
+        etcd.put(Keys.of(plan.environment).keeper, APPLICATION, lease=etcd.grant_lease(CONTROL_S))
     return "nobody" if found is None else found.value
 
 

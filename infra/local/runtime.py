@@ -18,7 +18,7 @@ from typing import Final, Protocol, TextIO
 from pydantic import ValidationError
 
 from infra.environment import EnvironmentFault, ProcessId
-from infra.local import probe, processes, secrets, servers, shard_config, tls
+from infra.local import defects, probe, processes, secrets, servers, shard_config, tls
 from infra.local import supervisor as supervision
 from infra.local.account import Account
 from infra.local.environment import LocalEnvironment
@@ -303,6 +303,7 @@ def heal(plan: LocalPlan) -> tuple[str, ...]:
     stopped = [s for s in supervisor.states().values() if s.name.endswith("-warden") and s.pid is None]
     supervisor.start(stopped)
     done += [f"start {warden.name}" for warden in stopped]
+    done += [f"{replica} runs without a defect again" for replica in defects.make_sound(plan)]
     for shard in range(plan.topology.postgres.shards):
         if shard_config.configure(plan, shard):
             done.append(f"configuration of shard {shard} as the topology says")

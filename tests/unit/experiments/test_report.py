@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from experiments.report import render
-from experiments.report.terminal import last_line, show
+from experiments.report.terminal import last_line, show, summary
 from experiments.verdict import judge_run
 from tests.unit.experiments.judging import SHORT, judge_synthetic
 from tests.unit.experiments.synthetic_run import Synthetic
@@ -170,6 +170,16 @@ def test_the_terminal_shows_one_line_for_each_promise_without_colour() -> None:
     assert len(lines) == 2 + len(judge_synthetic().judged)
     assert re.search(r"next acknowledged write, server killed +0\.2\d\d s +< 2 s +1 of 1 +true", text)
     assert lines[-1] == "verdict true   16 promises, 0 false, 0 unknown    report runs/latest/report.html"
+
+
+def test_several_runs_end_with_one_line_each_and_the_worst_of_them() -> None:
+    console = Console(width=160, color_system=None, force_terminal=False)
+    with console.capture() as captured:
+        summary(console, [(judge_synthetic(), Path("runs/a.html")), (judge_synthetic(lose=2), Path("runs/b.html"))])
+    first, second, last = captured.get().splitlines()
+    assert re.search(r"^S-01 +primary shard failure +server killed +16 of 16 promises +\S true +runs/a.html", first)
+    assert re.search(r"15 of 16 promises +\S false +runs/b.html", second)
+    assert last == "verdict false   2 scenarios, 32 promises, 1 false, 0 unknown"
 
 
 def test_the_terminal_says_why_and_names_the_lost_keys() -> None:
