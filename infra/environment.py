@@ -17,7 +17,8 @@ Struck = Scope | Literal["loop", "keys", "network", "leadership", "model"]
 """What of a member a fault struck; `loop`: a replica's event loop, which runs on; `keys`: what a cache holds;
 `network`: its ways to the others; `leadership`: that it led its shard; `model`: what the replicas score with."""
 
-Capability = Literal["kill", "hold", "stop", "pause", "isolate", "switchover", "block-loop", "restart"]
+Capability = Literal["kill", "hold", "stop", "pause", "isolate", "switchover", "block-loop", "restart", "train"]
+"""`restart`: every member in turn, in good order; `train`: a small model that is put into no production."""
 
 
 class EnvironmentFault(Exception):

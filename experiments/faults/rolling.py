@@ -10,7 +10,8 @@ from experiments.errors import ExperimentError
 from experiments.faults.written import record_fault, say, the_fault, write_effect
 from infra.environment import EnvironmentFault, FaultProof
 from infra.local import rolling
-from infra.stack import open_environment
+from infra.local.environment import LocalEnvironment
+from infra.stack import local_plan
 from services.contracts.events import Event, monotonic_clock_id
 
 EVERYONE = "every member"
@@ -18,7 +19,7 @@ EVERYONE = "every member"
 
 def restart_everything(environment: str, run_dir: str) -> dict[str, Any]:
     """Restart every member in turn, waiting for each; what came of each is an event."""
-    target = open_environment(environment)
+    target = LocalEnvironment(local_plan(environment))
     running = tuple(p for member in target.members() if (p := target.process_of(member.name)) is not None)
     if not running:
         raise ExperimentError(f"nothing runs in {environment} that could be restarted")

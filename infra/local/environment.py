@@ -51,7 +51,7 @@ class LocalEnvironment:
 
     def capabilities(self) -> frozenset[Capability]:
         always: frozenset[Capability] = frozenset(
-            {"kill", "hold", "stop", "pause", "switchover", "block-loop", "restart"}
+            {"kill", "hold", "stop", "pause", "switchover", "block-loop", "restart", "train"}
         )
         return always | {"isolate"} if partition.possible() else always
 
