@@ -36,13 +36,16 @@ def cluster(plan: KubernetesPlan) -> Iterator[None]:
         yield
         return
     said = _script("up")
-    with pytest.MonkeyPatch.context() as patch:
-        for word in said.removeprefix("export ").split():
-            name, _, value = word.partition("=")
-            patch.setenv(name, value.replace("$PATH", os.environ["PATH"]))
-        _script("load-image", *(plan.settings.images.reference(name) for name in IMAGES if name not in WITHOUT_IMAGE))
-        yield
-    _script("down", "--purge")
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            for word in said.removeprefix("export ").split():
+                name, _, value = word.partition("=")
+                patch.setenv(name, value.replace("$PATH", os.environ["PATH"]))
+            names = [name for name in IMAGES if name not in WITHOUT_IMAGE]
+            _script("load-image", *(plan.settings.images.reference(name) for name in names))
+            yield
+    finally:
+        _script("down", "--purge")
 
 
 @pytest.fixture(scope="session")

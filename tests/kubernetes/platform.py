@@ -139,6 +139,14 @@ class Platform:
                         return str(member["name"])
         return None
 
+    def identities(self) -> dict[str, Any]:
+        """What changes when something is changed: workloads' generations, and the UID of every pod."""
+        found: dict[str, Any] = {}
+        for kind in ("statefulsets", "deployments", "jobs", "networkpolicies", "horizontalpodautoscalers"):
+            for made in self.get(kind):
+                found[f"{kind}/{made['metadata']['name']}"] = made["metadata"].get("generation")
+        return found | {f"pods/{made['metadata']['name']}": made["metadata"]["uid"] for made in self.get("pods")}
+
 
 def ready(pod: Mapping[str, Any]) -> bool:
     conditions = pod["status"].get("conditions", [])

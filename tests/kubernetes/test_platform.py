@@ -7,7 +7,6 @@ import itertools
 import threading
 import time
 import uuid
-from typing import Any
 
 import httpx
 import pytest
@@ -73,20 +72,10 @@ def test_every_pod_was_admitted_under_pod_security_restricted(platform: Platform
 
 def test_a_second_apply_changes_nothing(platform: Platform) -> None:
     objects = platform.objects()
-    before = _generations(platform)
+    before = platform.identities()
     assert platform.difference(objects) == ""
     platform.apply(objects)
-    assert _generations(platform) == before
-
-
-def _generations(platform: Platform) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for kind in ("statefulsets", "deployments", "jobs", "networkpolicies", "horizontalpodautoscalers"):
-        found |= {
-            f"{kind}/{each['metadata']['name']}": each["metadata"].get("generation") for each in platform.get(kind)
-        }
-    found |= {each["metadata"]["name"]: each["metadata"]["uid"] for each in platform.get("pods")}
-    return found
+    assert platform.identities() == before
 
 
 def test_a_deleted_primary_loses_no_acknowledged_write(platform: Platform) -> None:
