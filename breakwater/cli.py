@@ -250,7 +250,8 @@ def verify(
                 environment, scenario, chosen, verification.new_seed() if seed is None else seed, out.resolve(), rate
             )
             with Steps() as steps:
-                done = verification.verify(order, partial(steps.begin, chosen))
+                passed = (lambda _: None) if quiet or as_json else partial(steps.done, scenario.breakwater.id)
+                done = verification.verify(order, partial(steps.begin, chosen), passed)
             finished.append(done)
             if not (quiet or as_json):
                 terminal.show(console, done.judgement, done.shown_report())
@@ -409,8 +410,10 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(EXIT_USAGE)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as error:
         err.print("interrupted; `breakwater status` shows what runs, `breakwater heal` undoes faults", soft_wrap=True)
+        for note in getattr(error, "__notes__", []):
+            err.print(escape(note), soft_wrap=True)
         sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
         from breakwater.failures import explain

@@ -14,6 +14,7 @@ from experiments.checkers.finding import Verdict, merge
 from experiments.controls.catalogue import CONTROLS, Control, disagreements, seeded
 from experiments.errors import ScenarioError
 from experiments.lint import problems
+from experiments.progress import Tell
 from experiments.report.page import render
 from experiments.scenario import Scenario
 from experiments.verdict import EXIT_CODES, Judgement, judge_run, write_verdict
@@ -75,9 +76,9 @@ def new_seed() -> int:
     return secrets.randbelow(10_000)
 
 
-def verify(order: runs.Order, tell: Callable[[str], None] = lambda _: None) -> Finished:
+def verify(order: runs.Order, tell: Tell = lambda _: None, passed: Tell = lambda _: None) -> Finished:
     """One run from preflight to report."""
-    return finish(runs.run(order, tell))
+    return finish(runs.run(order, tell, passed))
 
 
 def finish(directory: Path) -> Finished:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -124,8 +124,50 @@ def _read(path: Path, schema: pa.Schema) -> pa.Table:
 
 
 def _column(table: pa.Table, name: str) -> npt.NDArray[Any]:
-    values: npt.NDArray[Any] = table.column(name).combine_chunks().to_numpy(zero_copy_only=False)
+    values: npt.NDArray[Any] = _whole(table.column(name)).to_numpy(zero_copy_only=False)
     return values
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """The column in one piece; the usual one, which is in one already, is not copied."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    """The column of kinds: a byte for each operation. By position it is the kind's name, by mask or order a part."""
+
+    codes: npt.NDArray[np.int8]
+    names: tuple[str, ...]
+
+    @classmethod
+    def of_table(cls, table: pa.Table) -> Kinds:
+        encoded = _whole(table.column("kind")).dictionary_encode()
+        return cls(encoded.indices.to_numpy().astype(np.int8), tuple(encoded.dictionary.to_pylist()))
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __iter__(self) -> Iterator[str]:
+        return (self.names[code] for code in self.codes.tolist())
+
+    @overload
+    def __getitem__(self, at: int | np.intp) -> str: ...
+
+    @overload
+    def __getitem__(self, at: Mask | npt.NDArray[np.intp] | slice) -> Kinds: ...
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, np.ndarray | slice):
+            return Kinds(self.codes[at], self.names)
+        return self.names[self.codes[at]]
+
+    def among(self, kinds: Iterable[str]) -> Mask:
+        """Whether each operation is of one of these kinds."""
+        named = set(kinds)
+        wanted = np.array([name in named for name in self.names], dtype=np.bool_)
+        chosen: Mask = wanted[self.codes] if len(wanted) else np.zeros(len(self.codes), dtype=np.bool_)
+        return chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +176,7 @@ class History:
 
     op_id: npt.NDArray[np.uint64]
     process: npt.NDArray[np.uint16]
-    kind: npt.NDArray[np.str_]
+    kind: Kinds
     shard: npt.NDArray[np.uint8]
     key: npt.NDArray[np.uint64]
     value: npt.NDArray[np.uint64]
@@ -159,11 +201,10 @@ class History:
 
     @classmethod
     def from_table(cls, table: pa.Table) -> History:
-        columns = {name: _column(table, name) for name in SCHEMA.names}
-        columns["kind"] = columns["kind"].astype(np.str_)
+        columns = {name: _column(table, name) for name in SCHEMA.names if name != "kind"}
         metadata = table.schema.metadata or {}
         torn = tuple(TornPart(**part) for part in json.loads(metadata.get(_TORN, b"[]")))
-        return cls(**columns, torn=torn)
+        return cls(**columns, kind=Kinds.of_table(table), torn=torn)
 
     @classmethod
     def empty(cls) -> History:
@@ -177,6 +218,12 @@ class History:
         names = [field.name for field in fields(self) if field.name != "torn"]
         return History(**{name: getattr(self, name)[mask] for name in names}, torn=self.torn)
 
+    def within(self, window: tuple[int, int]) -> History:
+        """The rows that are scheduled in a window, not copied. Only for rows in the order of their schedule."""
+        begin, end = np.searchsorted(self.sched_ns, window).tolist()
+        names = [field.name for field in fields(self) if field.name != "torn"]
+        return History(**{name: getattr(self, name)[begin:end] for name in names}, torn=self.torn)
+
     def by_start(self) -> History:
         """The same rows in the order in which they were sent."""
         order = np.argsort(self.start_ns, kind="stable")
@@ -184,7 +231,7 @@ class History:
         return History(**{name: getattr(self, name)[order] for name in names}, torn=self.torn)
 
     def of(self, *kinds: Kind) -> Mask:
-        return np.isin(self.kind, [kind.value for kind in kinds])
+        return self.kind.among(kind.value for kind in kinds)
 
     def scheduled_in(self, window: tuple[int, int]) -> Mask:
         mask: Mask = (self.sched_ns >= window[0]) & (self.sched_ns < window[1])
@@ -214,10 +261,17 @@ class FinalReads:
         read = json.loads(metadata[_SHARDS]) if _SHARDS in metadata else np.unique(shard).tolist()
         return cls(_column(table, "key"), _column(table, "value"), shard, frozenset(read))
 
+    def sorted_of_shard(self, shard: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+        """Keys of one shard in ascending order, each once, and the last value that was read of each."""
+        mask = self.shard == shard
+        key, value = self.key[mask][::-1], self.value[mask][::-1]
+        keys, last = np.unique(key, return_index=True)
+        return keys, value[last]
+
     def of_shard(self, shard: int) -> dict[int, int]:
         """Key to value on one shard."""
-        mask = self.shard == shard
-        return dict(zip(self.key[mask].tolist(), self.value[mask].tolist(), strict=True))
+        keys, values = self.sorted_of_shard(shard)
+        return dict(zip(keys.tolist(), values.tolist(), strict=True))
 
 
 def write_final(run_dir: Path, rows: Mapping[int, Iterable[tuple[int, int]]]) -> None:

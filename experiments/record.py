@@ -72,6 +72,10 @@ class Rates(Strict):
     write_api: Annotated[float, Field(ge=0)]
     read: Annotated[float, Field(ge=0)]
 
+    def total(self, shards: int) -> float:
+        """All streams together."""
+        return self.predict + shards * (self.write + self.write_api + self.read)
+
 
 class ProcessId(Strict):
     """A process that cannot be mistaken for a later one with the same pid."""

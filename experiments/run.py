@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,7 @@ from experiments.logs import collect_logs
 from experiments.probes.final_reads import final_reads
 from experiments.probes.loops import note_loops
 from experiments.probes.samples import write_samples
+from experiments.progress import Progress, Tell, followed
 from experiments.record import Rates, RunRecord, ShardRecord, WallAnchor, Windows
 from experiments.scenario import Given, Scenario
 from infra.environment import Environment, EnvironmentFault
@@ -78,12 +79,10 @@ class Order:
     rate: float | None = None
 
 
-Tell = Callable[[str], None]
-
-
-def run(order: Order, tell: Tell = lambda _: None) -> Path:
+def run(order: Order, tell: Tell = lambda _: None, passed: Tell = lambda _: None) -> Path:
     """Carry out one run and return its directory, complete but not judged.
 
+    `tell` gets a line with the present numbers each second, `passed` one line for each phase that is over.
     Raises PreflightFailed before anything was touched. An interruption ends load, heals the environment, keeps what
     was recorded (`completed` false) and is raised again.
     """
@@ -99,21 +98,27 @@ def run(order: Order, tell: Tell = lambda _: None) -> Path:
     plan_path = _write_plan(order, environment, directory, record, slot_map)
     plan = LoadPlan.load(plan_path)
     completed = False
+    tell("load starts")
+    progress = Progress(directory, record.rates.total(len(record.shards)), tell, passed)
     try:
-        with _processes(order.scenario, plan_path, directory), _healed(environment):
-            tell("load")
+        with followed(progress), _processes(order.scenario, plan_path, directory), _healed(environment):
             time.sleep(max(0.0, (plan.start_ns - time.monotonic_ns()) / NS))
             events.append(Event.now("run", "load_started"))
             time.sleep(order.scenario.breakwater.load.warm_up_s)
-            tell("experiment")
             note_loops(environment, events, "before")
             _experiment(order, directory, record, environment.experiment_lock())
             note_loops(environment, events, "after")
             plan.stop_file.touch()
-            tell("final reads")
+        tell("final reads")
         events.append(Event.now("run", "final_reads"))
         final_reads(plan.shards, plan.run_tag, plan.write_event_time, directory)
         completed = True
+    except KeyboardInterrupt as error:
+        error.add_note(
+            f"{directory} holds what was recorded until then and judges as unknown; faults were undone on the way out, "
+            f"`breakwater heal {order.environment}` undoes whatever is left"
+        )
+        raise
     finally:
         events.append(Event.now("run", "finished"))
         events.close()

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from typing import Final
 
 from experiments.checkers.availability import bad_predictions, other_shards_bad
+from experiments.checkers.budget import error_budget
 from experiments.checkers.cache import computations_per_key, latency_after_fault, memory_grown
 from experiments.checkers.cloud import cloud_whole_again, loss_noticed, same_model, training_finished
+from experiments.checkers.consistency import duplicated_writes, timelines_grow
 from experiments.checkers.durability import failed_present, lost_writes, unexpected_rows
 from experiments.checkers.finding import Checker
 from experiments.checkers.recovery import next_ack, old_primary_streaming, reads_resume, recovery_layers
+from experiments.checkers.redundancy import descriptors_grown, redundancy_restored
 from experiments.checkers.reload import (
     flawed_accepted,
     generations_back,
@@ -48,6 +51,9 @@ CHECKERS: Final[Mapping[str, Checker]] = {
         breaker_opens,
         cloud_whole_again,
         computations_per_key,
+        descriptors_grown,
+        duplicated_writes,
+        error_budget,
         failed_present,
         fault_proven,
         flawed_accepted,
@@ -69,9 +75,11 @@ CHECKERS: Final[Mapping[str, Checker]] = {
         out_of_rotation,
         reads_resume,
         recovery_layers,
+        redundancy_restored,
         reloads_under_load,
         replicas_converged,
         same_model,
+        timelines_grow,
         training_finished,
         unexpected_rows,
         writes_attempted,

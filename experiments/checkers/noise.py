@@ -29,7 +29,8 @@ def unlike_halves(history: History, window: Window) -> tuple[float, str] | None:
     None when no kind has enough operations in both halves.
     """
     # What was still under way at the window's end may have met the fault.
-    rows = history.where(history.scheduled_in(window) & (history.end_ns < window[1]) & attempted_on_time(history))
+    inside = history.within(window)
+    rows = inside.where((inside.end_ns < window[1]) & attempted_on_time(inside))
     middle = (window[0] + window[1]) // 2
     spans = (window[0], middle), (middle, window[1])
     worst: tuple[float, str] | None = None
@@ -50,6 +51,8 @@ def _noise_ns(rows: History, span: Window) -> float | None:
     """Median of the p99 latencies of the span's seconds; None when too few of them hold enough operations."""
     inside = rows.scheduled_in(span)
     second, latency = (rows.sched_ns[inside] - span[0]) // NS_PER_S, rows.latency_ns[inside]
-    numbers, counts = np.unique(second, return_counts=True)
-    p99s = [np.percentile(latency[second == number], 99) for number in numbers[counts >= MIN_A_SECOND]]
+    counts = np.unique(second, return_counts=True)[1]
+    # in the order of their schedule, so that the operations of a second stand together
+    each = np.split(latency, np.cumsum(counts)[:-1])
+    p99s = [np.percentile(rows_of, 99) for rows_of in each if len(rows_of) >= MIN_A_SECOND]
     return float(np.median(p99s)) if len(p99s) >= MIN_SECONDS else None

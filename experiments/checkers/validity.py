@@ -83,20 +83,19 @@ def _streams(history: History, run: RunRecord, window: Window) -> Iterator[tuple
         Kind.WRITE_API: (run.rates.write_api, 0.0),
         Kind.READ: (run.rates.read, COUNT_NOISE),
     }
-    inside = history.where(history.scheduled_in(window))
+    inside = history.within(window)
+    on_time = attempted_on_time(inside)
     if run.rates.predict:
-        rows = inside.where(inside.of(Kind.PREDICT))
-        yield (
-            "predict",
-            int(attempted_on_time(rows).sum()),
-            due(len(rows), run.rates.predict, window, noise=COUNT_NOISE),
-        )
+        chosen = inside.of(Kind.PREDICT)
+        scheduled = due(int(chosen.sum()), run.rates.predict, window, noise=COUNT_NOISE)
+        yield "predict", int((chosen & on_time).sum()), scheduled
     for kind, (rate, noise) in rates.items():
+        of_kind = inside.of(kind)
         for entry in run.shards:
             if rate:
-                rows = inside.where(inside.of(kind) & (inside.shard == entry.shard))
-                name = f"{kind.value} on shard {entry.shard}"
-                yield name, int(attempted_on_time(rows).sum()), due(len(rows), rate, window, noise=noise)
+                chosen = of_kind & (inside.shard == entry.shard)
+                scheduled = due(int(chosen.sum()), rate, window, noise=noise)
+                yield f"{kind.value} on shard {entry.shard}", int((chosen & on_time).sum()), scheduled
 
 
 def _share(promise: Promise, attempted: int, scheduled: float, noun: str) -> Finding:

@@ -52,7 +52,7 @@ class Probe:
         self._plan = plan
         self._log = log
         self._writable = {shard.shard: asyncio.Event() for shard in plan.shards}
-        self._streaming: dict[int, set[str]] = {shard.shard: set() for shard in plan.shards}
+        self._streaming: dict[int, set[tuple[str, str]]] = {shard.shard: set() for shard in plan.shards}
         self.over = asyncio.Event()
 
     async def run(self) -> None:
@@ -98,17 +98,17 @@ class Probe:
             known = timeline
             polls += 1
             if timeline and polls % STREAMING_EVERY == 0:
-                await self._note_streaming(shard, timeline, link)
+                await self._note_streaming(shard, member, timeline, link)
             await asyncio.sleep(max(0.0, POLL_S - (time.monotonic() - started)))
 
-    async def _note_streaming(self, shard: int, timeline: int, link: Link) -> None:
+    async def _note_streaming(self, shard: int, primary: str, timeline: int, link: Link) -> None:
         """Name the members that stream from this primary and did not at the last look."""
         with _deadline(link):
             rows = await (await link.connection.execute(STREAMING_SQL)).fetchall()
-        lags = {str(name): lag for name, lag in rows}
-        for member in sorted(lags.keys() - self._streaming[shard]):
-            data = {"shard": shard, "timeline": timeline, "lag_bytes": lags[member]}
-            self._log.append(Event.now("prober", "streaming", member, **data))
+        lags = {(primary, str(name)): lag for name, lag in rows}
+        for pair in sorted(lags.keys() - self._streaming[shard]):
+            data = {"shard": shard, "timeline": timeline, "lag_bytes": lags[pair]}
+            self._log.append(Event.now("prober", "streaming", pair[1], **data))
         self._streaming[shard] = set(lags)
 
     async def _route(self, shard: ShardEndpoints) -> None:

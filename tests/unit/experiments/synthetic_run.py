@@ -28,8 +28,9 @@ ORIGIN = 5_000 * S
 KILL = ORIGIN + 30 * S
 CLOCK = "monotonic:0a1b2c3d"
 SCENARIO = Path(__file__).parents[3] / "experiments" / "scenarios" / "s01.yaml"
-MEMBERS = tuple(f"shard-{shard}-{member}" for shard in (0, 1) for member in (0, 1, 2))
-OLD, NEW = "shard-1-2", "shard-1-0"
+REPLICAS = ("api-0", "api-1")
+MEMBERS = (*(f"shard-{shard}-{member}" for shard in (0, 1) for member in (0, 1, 2)), *REPLICAS)
+OLD, NEW, THIRD = "shard-1-2", "shard-1-0", "shard-1-1"
 
 
 @dataclass
@@ -86,6 +87,15 @@ class Synthetic:
     machine_stalled_s: tuple[float, float] | None = None
     """The disk answers nobody between these two times."""
     foreign_clock: bool = False
+    third_streams_s: float | None = 0.9
+    """When the replica that was not promoted follows the new primary."""
+    duplicates: int = 0
+    outdated: int = 0
+    """Writes that the old primary acknowledges long after its successor did."""
+    counts: bool = True
+    """The replicas' own counts are noted."""
+    descriptors_grown: int = 2
+    restarted: bool = False
     seed: int = 4711
     keys: dict[int, list[tuple[int, int]]] = field(default_factory=lambda: {0: [], 1: []})
     failed: list[tuple[int, int]] = field(default_factory=list)
@@ -193,6 +203,9 @@ class Synthetic:
             "timeline": (2 if since > 0 and shard == 1 else 1) if writing else 0,
         }  # fmt: skip
         self._disturb(row, kind, since, chance)
+        if writing and shard == 1 and since > self.fault_s and row["durability"] is Durability.OK and self.outdated:
+            self.outdated -= 1
+            row["timeline"] = 1
         if row["durability"] is Durability.OK:
             self.keys[shard].append((row["key"], row["value"]))
         elif row["durability"] is Durability.FAIL:
@@ -251,6 +264,8 @@ class Synthetic:
             events.append(event(self.detect_s + 0.021, "etcd", "leader_set", NEW, shard=1, revision=815))
         if self.promote_s is not None:
             events.append(event(self.promote_s, "prober", "writable", NEW, shard=1, timeline=2))
+            follows = [] if self.third_streams_s is None else [self.third_streams_s]
+            events += [event(at, "prober", "streaming", THIRD, shard=1, timeline=2, lag_bytes=0) for at in follows]
         if self.route_s is not None:
             events.append(event(self.route_s, "router", "routed", NEW, shard=1, timeline=2, connect_ns=4_200_000))
         events.append(event(self.fault_s, "run", "recovery"))
@@ -260,9 +275,23 @@ class Synthetic:
             at = self.fault_s + self.streaming_s
             events.append(event(at, "prober", "streaming", OLD, shard=1, timeline=2, lag_bytes=0))
         end = self.fault_s + self.recovery_s
+        events += self._counts(end) if self.counts else []
         events += [event(end + 0.1, "run", "final_reads"), event(end + 0.9, "run", "finished")]
         if self.foreign_clock:
             events.append(Event(KILL, "monotonic:ffffffff", "warden", OLD, "watching", {}))
+        return events
+
+    def _counts(self, end_s: float) -> list[Event]:
+        """What each replica says of itself before the fault and after the recovery."""
+        events = []
+        for when, at, more in (("before", -self.baseline_s, 0), ("after", end_s, self.descriptors_grown)):
+            data = {
+                "pings": 20.0 * (at + 1000),
+                "blocked": 0.0,
+                "descriptors": 80.0 + more,
+                "started": 2.0 if when == "after" and self.restarted else 1.0,
+            }
+            events += [Event(KILL + int(at * S), CLOCK, "loop", member, when, data) for member in REPLICAS]
         return events
 
     def _final(self, run_dir: Path) -> None:
@@ -271,6 +300,7 @@ class Synthetic:
             rows[1].pop(len(rows[1]) // 3)
         rows[0] += [(2**62 + n, n) for n in range(self.stray)]
         rows[1] += self.failed[: self.failed_present]
+        rows[0] += rows[0][: self.duplicates]
         for at in range(self.wrong_value):
             key, value = rows[1][at]
             rows[1][at] = (key, value ^ 1)

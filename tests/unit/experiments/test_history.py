@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from experiments.errors import RunFileError
-from experiments.history import FinalReads, History, merge, write_final
+from experiments.history import FinalReads, History, Kinds, merge, write_final
 from loadtests.record import SCHEMA, Durability, Error, Kind, Recorder, recording
 
 
@@ -47,8 +48,17 @@ def test_merge_sorts_parts_by_scheduled_time_and_keeps_the_schema(run_dir: Path)
         assert reader.schema.equals(SCHEMA)
     history = History.load(run_dir)
     assert history.sched_ns.tolist() == [10, 20, 30, 40, 50]
-    assert history.kind.tolist() == ["write"] * 5
+    assert list(history.kind) == ["write"] * 5
     assert history.latency_ns.tolist() == [2] * 5
+
+
+def test_kinds_are_chosen_by_name_one_or_several(run_dir: Path) -> None:
+    kinds = Kinds(np.array([0, 2, 1, 0], dtype=np.int8), ("write", "read", "write_api"))
+    assert list(kinds) == ["write", "write_api", "read", "write"]
+    assert kinds.among(kind.value for kind in (Kind.WRITE, Kind.WRITE_API)).tolist() == [True, True, False, True]
+    assert kinds.among(["predict"]).tolist() == [False] * 4
+    assert list(kinds[np.array([True, False, True, False])]) == ["write", "read"]
+    assert kinds[1] == "write_api"
 
 
 def test_a_part_without_its_end_mark_keeps_its_batches_and_is_named(run_dir: Path) -> None:

@@ -169,7 +169,7 @@ def test_the_terminal_shows_one_line_for_each_promise_without_colour() -> None:
     assert "\x1b" not in text
     assert len(lines) == 2 + len(judge_synthetic().judged)
     assert re.search(r"next acknowledged write, server killed +0\.2\d\d s +< 2 s +1 of 1 +true", text)
-    assert lines[-1] == "verdict true   16 promises, 0 false, 0 unknown    report runs/latest/report.html"
+    assert lines[-1] == "verdict true   21 promises, 0 false, 0 unknown    report runs/latest/report.html"
 
 
 def test_several_runs_end_with_one_line_each_and_the_worst_of_them() -> None:
@@ -186,4 +186,4 @@ def test_the_terminal_says_why_and_names_the_lost_keys() -> None:
     text = shown(lose=2)
     lost = next(entry for entry in judge_synthetic(lose=2).judged if entry.promise.id == "lost-writes")
     assert all(str(row[0]) in text for row in lost.finding.evidence[0].rows)
-    assert last_line(judge_synthetic(lose=2)).plain == "verdict false   16 promises, 1 false, 0 unknown"
+    assert last_line(judge_synthetic(lose=2)).plain == "verdict false   21 promises, 1 false, 0 unknown"

@@ -106,7 +106,7 @@ def test_absent_and_damaged_test_results_are_missing(tmp_path: Path) -> None:
 
 
 def run_of(directory: Path, name: str, **changes: Any) -> Path:
-    return Synthetic(**{**SHORT, **changes}).write(directory / name)
+    return Synthetic(**{**SHORT, "counts": False, **changes}).write(directory / name)
 
 
 def test_the_last_run_is_judged_again_whatever_was_written(tmp_path: Path) -> None:
@@ -167,10 +167,10 @@ def test_a_run_that_was_cut_off_or_struck_the_api_or_counted_nothing_is_no_evide
 def test_loop_counts_come_from_a_replicas_own_page() -> None:
     page = (
         "breakwater_api_loop_lag_seconds_count 812.0\nprocess_start_time_seconds 1.5e9\n"
-        'breakwater_api_breaker_opened_total{dependency="cache"} 7.0\n'
+        'process_open_fds 81.0\nbreakwater_api_breaker_opened_total{dependency="cache"} 7.0\n'
         'breakwater_api_breaker_opened_total{dependency="replica"} 2.0\n'
     )
-    assert loop_counts(page) == {"pings": 812, "started": 1.5e9, "blocked": 2}
+    assert loop_counts(page) == {"pings": 812, "started": 1.5e9, "blocked": 2, "descriptors": 81}
     assert loop_counts(page.splitlines()[0] + "\n") is None
 
 
