@@ -18,7 +18,7 @@ from experiments.history import History
 from experiments.logs import read_logs
 from experiments.record import RunRecord
 from experiments.report import charts, words
-from experiments.report.series import sent
+from experiments.report.series import errors, sent
 from experiments.report.story import marks, story
 from experiments.verdict import Judged, Judgement
 from loadtests.record import Kind
@@ -36,6 +36,9 @@ _PAGES: Final = jinja2.Environment(
 
 MOST_LOG_LINES: Final = 40
 """The rest is in the run's logs."""
+
+MOST_ERRORS: Final = 12
+"""Groups of errors below the strips; the history holds every one."""
 
 SHARE_PX: Final = 150.0
 """Length of a bar that used all that was allowed."""
@@ -96,6 +99,7 @@ def page_of(run_dir: Path, judgement: Judgement) -> str:
         "proof": _rows([e for e in judgement.worst_first() if e.promise.checker in VALIDITY]),
         "figures": figures,
         "bin": f"{frame.bins.width_s:g} s" if frame is not None else "",
+        "errors": _errors(history, run, frame) if figures is not None and frame is not None else [],
         "outage": frame is not None and frame.outage is not None,
         "samples": _samples(history, run, frame) if frame is not None else "",
         "most": _most(history, frame) if frame is not None else "",
@@ -112,10 +116,24 @@ def page_of(run_dir: Path, judgement: Judgement) -> str:
     return _PAGES.get_template("page.html.j2").render(content)
 
 
+def _errors(history: History, run: RunRecord, frame: charts.Frame) -> list[dict[str, str]]:
+    return [
+        {
+            "kind": group.kind,
+            "shard": group.shard,
+            "error": group.error,
+            "count": f"{group.count:,}",
+            "first": words.after_fault(group.first_ns, run),
+            "last": words.after_fault(group.last_ns, run),
+        }
+        for group in errors(history, frame.bins)[:MOST_ERRORS]
+    ]
+
+
 def _logs(run_dir: Path, judgement: Judgement) -> list[dict[str, str]]:
-    """What a faulted shard's servers, or a replica and the edge, logged near the fault of a run that is not true."""
+    """What a faulted shard's servers, or a replica and the edge, logged near the fault."""
     run = judgement.run
-    if judgement.verdict is Verdict.TRUE or run.fault is None:
+    if run.fault is None:
         return []
     members = {name for entry in run.shards if entry.shard == run.fault.shard for name in entry.members}
     if run.fault.shard is None:

@@ -116,6 +116,9 @@ def sent(history: History) -> Mask:
     return mask
 
 
+NO_SHARD_WORD: Final = "none"
+
+
 @dataclass(frozen=True, slots=True)
 class Strip:
     """One shard's (or the shard-less predictions') operations that were not good; counts for each bin."""
@@ -137,16 +140,61 @@ class Strip:
 
 
 def strips(history: History, run: RunRecord, bins: Bins) -> list[Strip]:
-    """What was not good on each shard, and for predictions by vector, which belong to none."""
+    """What was not good on each shard, for predictions by vector, which belong to none, and by who answered.
+
+    Who answered is known of answers only, so a replica has a strip when the load noted that.
+    """
     listed: list[Strip] = []
-    groups = [(f"shard {entry.shard}", entry.shard) for entry in run.shards] + [("no shard", NO_SHARD)]
-    for name, shard in groups:
-        rows = history.where((history.shard == shard) & history.scheduled_in(bins.window))
+    shown = history.within(bins.window)
+    groups = [(f"shard {entry.shard}", shown.shard == entry.shard) for entry in run.shards]
+    groups.append(("no shard", shown.shard == NO_SHARD))
+    predicted = shown.of(Kind.PREDICT)
+    for at, name in enumerate(run.members):
+        answered = predicted & (shown.server == at)
+        if name.startswith("api-") and answered.any():
+            groups.append((name, answered))
+    for name, chosen in groups:
+        rows = shown.where(chosen)
         bad = rows.sched_ns[~rows.available & sent(rows)]
         unsent = rows.sched_ns[~sent(rows)]
         strip = Strip(name, bins.counts(bad), bins.counts(unsent), len(bad), len(unsent), int(sent(rows).sum()))
         listed.append(strip)
     return listed
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorGroup:
+    """Operations of one kind that failed alike on one shard; `first_ns` and `last_ns` are when they were due."""
+
+    kind: str
+    shard: str
+    error: str
+    count: int
+    first_ns: int
+    last_ns: int
+
+
+def errors(history: History, bins: Bins) -> list[ErrorGroup]:
+    """What went wrong while the figures show, most frequent first."""
+    shown = history.within(bins.window)
+    bad = shown.where(~shown.available & sent(shown))
+    groups: dict[tuple[str, int, int], list[int]] = {}
+    for kind, shard, error, due in zip(
+        bad.kind, bad.shard.tolist(), bad.error.tolist(), bad.sched_ns.tolist(), strict=True
+    ):
+        groups.setdefault((kind, shard, error), []).append(due)
+    listed = [
+        ErrorGroup(
+            kind,
+            NO_SHARD_WORD if shard == NO_SHARD else str(shard),
+            Error(error).name.lower().replace("_", " "),
+            len(due),
+            due[0],
+            due[-1],
+        )
+        for (kind, shard, error), due in groups.items()
+    ]
+    return sorted(listed, key=lambda group: -group.count)
 
 
 def _quantile(rows: History, bins: Bins, percent: float) -> tuple[float | None, ...]:

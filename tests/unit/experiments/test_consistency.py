@@ -34,7 +34,7 @@ RUN = Synthetic().record()
         ("redundancy", {}, "shard-1-2 last"),
         ("redundancy", {"third_streams_s": None}, "shard-1-1 not seen streaming"),
         ("error-budget", {}, "availability 99."),
-        ("descriptors", {"descriptors_grown": 40}, "api-0 +40, api-1 +40"),
+        ("descriptors", {"descriptors_grown": 140}, "api-0 +140, api-1 +140"),
     ],
 )
 def test_what_was_found_is_said_in_words(promise: str, defects: dict[str, Any], says: str) -> None:

@@ -83,11 +83,12 @@ def test_without_a_fault_there_is_nothing_to_keep(tmp_path: Path) -> None:
     assert read_logs(tmp_path) == ()
 
 
-def test_a_report_shows_them_only_when_the_run_is_not_true(tmp_path: Path) -> None:
+def test_a_report_has_them_folded_when_the_run_is_true(tmp_path: Path) -> None:
     log = tmp_path / "postgres-Sun.log"
     log.write_text(postgres(0.25, "LOG: selected new timeline ID: 2"))
-    for name, lose, shown in (("kept", 0, False), ("lost", 1, True)):
+    for name, lose, fold in (("kept", 0, "<details>"), ("lost", 1, "<details open>")):
         run_dir = Synthetic(**SHORT, lose=lose).write(tmp_path / name)
         collect_logs(run_dir, RECORD, {OLD: [log]})
         text = render(run_dir, judge_run(run_dir)).read_text()
-        assert ("selected new timeline ID: 2" in text) is shown
+        assert "selected new timeline ID: 2" in text
+        assert fold in text
