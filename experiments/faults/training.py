@@ -24,7 +24,7 @@ UNDISTURBED: Final = "undisturbed"
 DISTURBED: Final = "disturbed"
 UNDER_WAY: Final = (0.10, 0.90)
 """Parts of a job's work: before, hardly anything is lost; after, the job may end before the fault shows."""
-TRAINED_S: Final = 90.0
+TRAINED_S: Final = 120.0
 """A training takes 10 s on two free cores; beside load and a cloud that reforms, several times that."""
 BEGUN_S: Final = 60.0
 ANSWER_S: Final = 1.0

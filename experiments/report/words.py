@@ -124,7 +124,10 @@ def what_was_done(run: RunRecord) -> str:
         return f"No fault was done while {load}."
     if run.fault.shard is None:
         struck = " and ".join(f"{fault.member} {done(fault)}" for fault in run.faults)
-        return f"{struck} while {load}." if run.fault.proven else f"It is not shown that {struck} while {load}."
+        if not run.fault.proven:
+            return f"It is not shown that {struck} while {load}."
+        # a member's name is written as it is, also at the beginning of a sentence
+        return f"{struck.replace('every ', 'Every ', 1) if struck.startswith('every ') else struck} while {load}."
     sentences = ", and that of shard ".join(_to_a_primary(fault) for fault in run.faults)
     return f"The primary of shard {sentences} while {load}."
 
