@@ -274,7 +274,10 @@ class LocalEnvironment:
 
     def heal(self) -> Sequence[str]:
         done = []
-        for path in sorted(self.plan.undo_dir.glob("*.json")):
+        # a model is brought back by servers, so they come first
+        for path in sorted(
+            self.plan.undo_dir.glob("*.json"), key=lambda path: (models.BRING_BACK in path.name, path.name)
+        ):
             try:
                 undo = json.loads(path.read_text())
                 action, member = str(undo["action"]), str(undo["member"])
@@ -297,9 +300,14 @@ class LocalEnvironment:
         return done
 
     def forget_faults(self) -> bool:
-        """Remove holds and undo files when nothing runs any more; True when there were any."""
+        """Remove holds and undo files when nothing runs any more; True when there were any.
+
+        Which model served is no matter of processes: that stays to be undone.
+        """
         found = False
         for path in self.plan.undo_dir.glob("*.json"):
+            if models.BRING_BACK in path.name:
+                continue
             path.unlink()
             found = True
         return self.release_holds() or found
