@@ -29,8 +29,13 @@ test-unit: install ## the fast tests only
 	@$(BIN)/pytest tests/unit
 
 .PHONY: test-kubernetes
-test-kubernetes: install ## the rendered platform on a real cluster: KUBECONFIG's, else one that tests/cluster starts (root, go)
-	@$(BIN)/pytest --junit-xml=build/junit/kubernetes.xml tests/kubernetes
+test-kubernetes: install ## the rendered platform on a real cluster: KUBECONFIG's with its images, else one of tests/cluster (root, go)
+	@if [ -z "$${KUBECONFIG:-}" ]; then
+		tests/cluster/build
+		tests/cluster/base-image
+		BASE_IMAGE=$${BASE_IMAGE:-localhost/debian:bookworm-slim} $(BIN)/python -m services.images.build
+	fi
+	$(BIN)/pytest --junit-xml=build/junit/kubernetes.xml tests/kubernetes
 
 .PHONY: lint
 lint: install ## style, format, types and the direction of dependencies
