@@ -17,9 +17,9 @@ CONSENSUS_S: Final = 5.0
 """A dead node is noticed within this (S-03's own promise); readiness that lags longer sends work to half a cloud."""
 HEAP_SHARE: Final = 0.7
 SNAPSHOT: Final = frozenset({"repeatable read", "serializable"})
-TESTCONTAINERS: Final = "tests.integration.containers."
-ENGINE: Final = "tests.integration.pulumi."
-"""Packages whose tests prove an item: JUnit names each case after its module."""
+TESTCONTAINERS: Final = "tests.integration.containers"
+ENGINE: Final = "tests.kubernetes.test_engine"
+"""Where the tests stand that prove an item: JUnit names each case after its module."""
 SHOWN: Final = 3
 """So many examples stand in a line; the count says how many there are."""
 
@@ -123,7 +123,7 @@ def snapshot_isolation(facts: Facts) -> Outcome:
 
 
 def tests_ran(facts: Facts, *, package: str, words: str) -> Outcome:
-    """The tests of a package ran and passed, on this commit; skipped or absent is unknown."""
+    """The tests of one place ran and passed, on this commit; skipped or absent is unknown."""
     tests = facts.tests
     if isinstance(tests, Missing):
         return Outcome(Verdict.UNKNOWN, tests.why)

@@ -30,7 +30,7 @@ OTHER = "aaaaaaaaaaaa"
 
 
 def case(name: str, package: str, outcome: str = "passed", why: str = "") -> CaseResult:
-    return CaseResult(f"{package}{name}", outcome, why)
+    return CaseResult(f"{package}.{name}", outcome, why)
 
 
 def witness(shard: int, isolation: str = "repeatable read", end: str = "10:10:") -> SnapshotWitness:

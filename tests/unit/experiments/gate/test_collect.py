@@ -81,7 +81,7 @@ def test_a_party_without_the_contract_and_a_copy_of_it_are_found(tmp_path: Path)
 JUNIT = """<testsuites><testsuite name="pytest"><properties><property name="commit" value="abc1234"/></properties>
 <testcase classname="tests.integration.containers.test_cache" name="test_a"/>
 <testcase classname="tests.integration.containers.test_cache" name="test_b"><skipped message="no engine"/></testcase>
-<testcase classname="" name="tests.integration.pulumi.test_up"><skipped message="no pulumi"/></testcase>
+<testcase classname="" name="tests.kubernetes.test_engine"><skipped message="no pulumi"/></testcase>
 <testcase classname="tests.unit.x" name="test_c"><failure message="no"/></testcase></testsuite></testsuites>"""
 
 
@@ -93,10 +93,10 @@ def test_test_results_are_read_with_their_commit(tmp_path: Path) -> None:
     assert [(case.name.rsplit(".", 1)[-1], case.outcome) for case in read.cases] == [
         ("test_a", "passed"),
         ("test_b", "skipped"),
-        ("test_up", "skipped"),
+        ("test_engine", "skipped"),
         ("test_c", "failed"),
     ]
-    assert read.cases[2].name.startswith("tests.integration.pulumi.")
+    assert read.cases[2].name.startswith("tests.kubernetes.test_engine")
 
 
 def test_absent_and_damaged_test_results_are_missing(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_every_item_is_true_of_what_is_as_it_should_be(item: Any) -> None:
             {"tests": results(case("cache", TESTCONTAINERS, "failed"))},
             "1 of 1 Testcontainers tests failed: tests.integration.containers.cache",
         ),
-        ("pulumi-engine", {"tests": results(case("up", ENGINE, "failed"))}, "failed: tests.integration.pulumi.up"),
+        ("pulumi-engine", {"tests": results(case("up", ENGINE, "failed"))}, "failed: tests.kubernetes.test_engine.up"),
         (
             "shared-contract",
             {"contract": ContractUse("c", 16, {"services.etl": False, "services.api": True}, ())},
