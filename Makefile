@@ -61,11 +61,12 @@ soak: install ## S-01 with ten seeds (twenty kills) as rows of docs/results/, th
 	exit $$status
 
 .PHONY: bench
-bench: install ## speed beside MLServer, MLflow and BentoML, and of the whole stack, as rows of docs/results/; about 6 minutes
+bench: install ## speed beside MLServer, MLflow and BentoML, of the whole stack and of the judge, as rows of docs/results/; about 8 minutes
 	@for package in wrk:wrk nghttp2-client:h2load openjdk-17-jdk-headless:javac; do
 		command -v $${package#*:} >/dev/null || { echo "missing: $${package%:*}; as root: apt-get install $${package%:*}"; exit 3; }
 	done
 	$(BIN)/python -m benchmarks $(BENCH)
+	$(BIN)/python -m benchmarks.judging
 
 .PHONY: lock
 lock: install ## resolve pyproject.toml again into the hashed *.lock files; what still fits stays as it is

@@ -412,7 +412,8 @@ def main() -> None:
         sys.exit(EXIT_USAGE)
     except (KeyboardInterrupt, click.Abort) as error:
         err.print("interrupted; `breakwater status` shows what runs, `breakwater heal` undoes faults", soft_wrap=True)
-        for note in getattr(error, "__notes__", []):
+        # click raises its own Abort from a KeyboardInterrupt
+        for note in getattr(error.__cause__ or error, "__notes__", []):
             err.print(escape(note), soft_wrap=True)
         sys.exit(EXIT_INTERRUPTED)
     except Exception as error:

@@ -239,6 +239,16 @@ def test_an_interruption_says_how_to_go_on(
     assert "nothing to heal" in breakwater("heal", "local").out, "the lock was not given back"
 
 
+def test_an_interruption_says_what_was_under_way(breakwater: Breakwater, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        error = KeyboardInterrupt()
+        error.add_note("runs/x holds what was recorded until then")
+        raise error
+
+    monkeypatch.setattr(runtime, "up", interrupt)
+    assert "runs/x holds what was recorded" in breakwater("up", "local").err
+
+
 def test_being_ended_is_as_being_interrupted(breakwater: Breakwater, monkeypatch: pytest.MonkeyPatch) -> None:
     def ended(*_: object, **__: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
