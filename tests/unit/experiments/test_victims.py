@@ -15,6 +15,8 @@ from experiments.checkers.validity import fault_proven
 from experiments.evidence import Evidence
 from experiments.history import FinalReads, write_final
 from experiments.record import RunRecord
+from experiments.report.story import story
+from experiments.report.words import what_was_done
 from experiments.scenario import Promise
 from loadtests.record import Durability, Error
 from services.contracts.events import Event
@@ -128,3 +130,23 @@ def test_enough_writes_must_be_seen_around_each_victim(tmp_path: Path) -> None:
     assert "only 20 writes" in finding.reason
     alone = struck_twice().model_copy(update={"also": ()})
     assert lost_writes(history, Evidence(final=final), nothing_lost, alone).verdict is Verdict.TRUE
+
+
+@pytest.mark.parametrize(
+    ("method", "scope", "words"),
+    [
+        ("SIGKILL", "postgres", "bereft of its Postgres"),
+        ("SIGKILL", "patroni", "bereft of its Patroni"),
+        ("SIGSTOP", "patroni", "left with a Patroni that stands still"),
+        ("SIGSTOP", "member", "stopped with its warden"),
+        ("isolate", "network", "cut off from etcd and its replicas"),
+        ("switchover", "leadership", "relieved of its leadership"),
+    ],
+)
+def test_the_report_says_what_befell_each_victim(method: str, scope: str, words: str) -> None:
+    said = what_was_done(struck_twice(method=method, scope=scope))
+    assert said.startswith("The primary of shard 1 was killed with all its processes, and that of shard 0 was ")
+    assert words in said
+    assert "was to be" in what_was_done(struck_twice(method=method, scope=scope, proven=False))
+    lines = [line.words for line in story(struck_twice(method=method, scope=scope), Evidence(), None)]
+    assert len(lines) == 2

@@ -16,7 +16,7 @@ import pytest
 from patroni.utils import patch_config
 
 from infra.environment import EnvironmentFault, FaultRefused
-from infra.local import runtime, servers, shard_config
+from infra.local import partition, runtime, servers, shard_config
 from infra.local import supervisor as supervision
 from infra.local.environment import LocalEnvironment
 from infra.local.plan import LocalPlan
@@ -42,6 +42,25 @@ class Silent:
 def made(plan: LocalPlan) -> LocalPlan:
     with runtime.locked(plan):
         return plan
+
+
+def test_a_command_waits_for_an_experiment_whose_own_command_was_killed(
+    made: LocalPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "EXPERIMENT_ENDS_S", 0.2)
+    holding = "import sys, time; print('held', flush=True); time.sleep(float(sys.argv[1]))"
+    flock = ["/usr/bin/flock", "--no-fork", "--nonblock", str(made.experiment_lock)]
+    left = subprocess.Popen([*flock, sys.executable, "-c", holding, "60"], stdout=subprocess.PIPE)
+    try:
+        assert left.stdout is not None
+        assert left.stdout.readline() == b"held\n"
+        with pytest.raises(EnvironmentFault, match=r"an experiment on unit, .* has not ended"), runtime.locked(made):
+            pass
+    finally:
+        left.kill()
+        left.wait()
+    with runtime.locked(made):
+        pass
 
 
 def store(plan: LocalPlan, before: Any) -> None:
@@ -324,7 +343,27 @@ def test_an_undo_is_on_disk_whole_before_the_fault(made: LocalPlan, monkeypatch:
     assert list(made.undo_dir.iterdir()) == []
 
 
-@pytest.mark.parametrize("verb", ["kill", "stop", "pause"])
+@pytest.mark.parametrize("verb", ["isolate", "switchover"])
+def test_what_only_a_member_of_postgres_can_suffer_is_refused_for_others(made: LocalPlan, verb: str) -> None:
+    allowed = changed(made, chaos={"enabled": True, "components": ["redis"]})
+    with pytest.raises(FaultRefused, match=r"redis-0 .*; nothing was done"):
+        getattr(LocalEnvironment(allowed), verb)("redis-0")
+    assert list(made.undo_dir.iterdir()) == []
+
+
+def test_where_packets_cannot_be_filtered_there_is_no_such_fault(
+    made: LocalPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition, "possible", lambda: False)
+    allowed = changed(made, chaos={"enabled": True, "components": ["postgres"]})
+    environment = LocalEnvironment(allowed)
+    assert "isolate" not in environment.capabilities()
+    with pytest.raises(FaultRefused, match="shard-0-0 cannot be cut off: that takes a member of Postgres, root"):
+        environment.isolate("shard-0-0")
+    assert list(made.undo_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", ["kill", "stop", "pause", "isolate", "switchover"])
 def test_a_fault_where_chaos_is_off_touches_nothing(made: LocalPlan, verb: str) -> None:
     environment = LocalEnvironment(made)
     options: dict[str, Any] = {"scope": "server", "hold": True} if verb == "kill" else {}
