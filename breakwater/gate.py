@@ -125,8 +125,6 @@ def _facts(
     kept = archive(runs)
     handshakes, heaps, consensus, training = _running(topology, address, planned)
     return Facts(
-        environment=name,
-        production=name == "production",
         commit=commit,
         max_age_days=max_age_days,
         handshakes=handshakes,

@@ -49,7 +49,14 @@ def runs_command(out: Path, scenario: str | None, as_json: bool) -> None:
 
 
 def _row(run: StoredRun) -> dict[str, Any]:
-    record, document = run.record, run.verdict
+    from experiments.errors import RunFileError
+
+    record = run.record
+    try:
+        document = run.verdict
+    except RunFileError as error:
+        err.print(f"[yellow]![/] {escape(str(error))}", soft_wrap=True)
+        document = None
     promises = [] if document is None else document["promises"]
     return {
         "run": run.name,

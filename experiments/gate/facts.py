@@ -159,8 +159,6 @@ class PolicyCheck:
 class Facts:
     """Everything that the items look at. Whatever is Missing says why."""
 
-    environment: str
-    production: bool
     commit: str | None
     max_age_days: float
     handshakes: Known[tuple[Handshake, ...]]

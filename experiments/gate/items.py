@@ -235,7 +235,8 @@ def _verified(run: LastRun, facts: Facts) -> Outcome:
     if run.run is None or run.verdict is None:
         return Outcome(Verdict.UNKNOWN, f"{name}: never run")
     if run.verdict is not Verdict.TRUE:
-        return Outcome(run.verdict, f"{name}: {run.run} is {run.verdict.value}")
+        why = f" ({', '.join(run.unlike)})" if run.unlike else ""
+        return Outcome(run.verdict, f"{name}: {run.run} is {run.verdict.value}{why}")
     if not same(run.commit, facts.commit):
         return Outcome(Verdict.UNKNOWN, f"{name}: {run.run} is of {_named(run.commit)}, not of {_named(facts.commit)}")
     if run.age_days is None or run.age_days > facts.max_age_days:

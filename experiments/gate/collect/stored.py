@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from experiments.archive import Archive, StoredRun
+from experiments.checkers.finding import Verdict
 from experiments.errors import ExperimentError
 from experiments.evidence import load_evidence
 from experiments.gate.facts import Known, LastRun, LoopEvidence, LoopWatch, Missing, Training
@@ -34,15 +35,12 @@ def _last_run(archive: Archive, environment: str, scenario: Scenario, variant: s
     run = next((run for run in archive.runs if run.kind == kind), None)
     if run is None:
         return LastRun(scenario.breakwater.id, variant, None, None)
-    return LastRun(
-        scenario.breakwater.id,
-        variant,
-        run.name,
-        judge_run(run.directory).verdict,
-        run.record.commit,
-        (now - run.began) / datetime.timedelta(days=1),
-        tuple(_unlike(run, scenario)),
-    )
+    age_days = (now - run.began) / datetime.timedelta(days=1)
+    try:
+        verdict, unlike = judge_run(run.directory).verdict, tuple(_unlike(run, scenario))
+    except ExperimentError as error:
+        verdict, unlike = Verdict.UNKNOWN, (str(error),)
+    return LastRun(scenario.breakwater.id, variant, run.name, verdict, run.record.commit, age_days, unlike)
 
 
 def _unlike(run: StoredRun, scenario: Scenario) -> Iterable[str]:

@@ -68,6 +68,15 @@ def test_a_run_that_was_cut_off_is_listed_as_such(tmp_path: Path) -> None:
     assert "odd/run.json does not describe a run" in answer.output
 
 
+def test_a_damaged_verdict_hides_no_run(tmp_path: Path) -> None:
+    stored(tmp_path, "whole")
+    (stored(tmp_path, "torn", hours=1) / "verdict.json").write_text("{")
+    answer = called(runs_command, "--out", str(tmp_path))
+    assert "torn" in answer.output
+    assert "whole" in answer.output
+    assert "judge it again" in answer.output
+
+
 @pytest.mark.parametrize(
     ("run", "code", "change"), [("good-5", 0, "no change"), ("slow", 1, "regression"), ("lossy", 1, "regression")]
 )

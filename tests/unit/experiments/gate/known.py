@@ -48,8 +48,6 @@ def run(variant: str, **changes: Any) -> LastRun:
 
 
 GOOD = Facts(
-    environment="local",
-    production=False,
     commit=HERE,
     max_age_days=7,
     handshakes=(

@@ -135,6 +135,14 @@ def test_a_run_of_other_promises_or_less_load_is_not_the_scenarios_own(tmp_path:
     assert last.unlike == ("other promises", "lower rates")
 
 
+def test_a_run_that_cannot_be_judged_any_more_is_unknown_and_says_why(tmp_path: Path) -> None:
+    run = run_of(tmp_path, "r1")
+    (run / "scenario.json").write_text("{}")
+    (last, *_) = stored.last_runs(archive(tmp_path), "local", [Scenario.read(SCENARIO)], NOW)
+    assert last.verdict is Verdict.UNKNOWN
+    assert "is not a scenario" in last.unlike[0]
+
+
 def note(run: Path, when: str, member: str, **counts: float) -> None:
     with (run / "events.jsonl").open("ab") as log:
         log.write(Event(1, CLOCK, "loop", member, when, counts).to_line())

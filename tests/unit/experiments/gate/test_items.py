@@ -167,9 +167,7 @@ def test_what_proves_nothing_is_unknown_and_says_why(item: str, changes: dict[st
     assert seen in said.seen
 
 
-COLLECTED = [
-    field.name for field in fields(Facts) if field.name not in {"environment", "production", "commit", "max_age_days"}
-]
+COLLECTED = [field.name for field in fields(Facts) if field.name not in {"commit", "max_age_days"}]
 
 
 @given(st.sets(st.sampled_from(COLLECTED), min_size=1))

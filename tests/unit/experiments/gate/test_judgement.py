@@ -104,10 +104,10 @@ def production(tmp_path: Path, **changes: Any) -> GateJudgement:
     at = changes.pop("at", NOW - datetime.timedelta(hours=1))
     now = changes.pop("now", STAGING)
     own = changes.pop("own", PRODUCTION)
-    facts = replace(GOOD, environment="staging", **changes.pop("facts", {}))
+    facts = replace(GOOD, **changes.pop("facts", {}))
     judge_gate(facts, STAGING.model_copy(update=changes), at).write(tmp_path / "staging.json")
     staging = Staging(tmp_path / "staging.json", GateFile.read(tmp_path / "staging.json"), now)
-    mine = replace(GOOD, environment="production", production=True, consensus=Missing("never in production"))
+    mine = replace(GOOD, consensus=Missing("never in production"))
     return judge_gate(mine, own, NOW, staging=staging)
 
 
