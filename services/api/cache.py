@@ -1,8 +1,8 @@
 """Look-aside cache of scores in Redis that can only help: when Redis is slow, frozen or gone, predictions go on.
 
-One connection, one round trip at a time: every lookup and store that came in during the last round trip goes in the
-next one (redis-py's cost for each command is twice that of the rest of a prediction). A failed or slow round trip is
-everybody's failure and opens the breaker at once; it closes when a probe in the background succeeds.
+One connection, one round trip at a time: every lookup and store that came in during the last round trip, or in the
+same turn of the loop, goes in the next one (a trip each would cost more than the rest of a prediction). A failed or
+slow round trip is everybody's failure and opens the breaker at once; it closes when a probe in the background succeeds.
 
 A lookup that finds nothing, or a value past its soft expiry, takes the key's lock in the same step, so that of all
 replicas one computes and the others are told to wait, or are given the old value. Both steps are scripts in Redis: the
@@ -12,21 +12,18 @@ lock costs no round trip of its own, and expiry is judged by Redis' clock alone.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 from collections.abc import Callable
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import Counter
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from services.api.metrics import Metrics
+from services.api.redis_wire import Command, RedisRefused, RedisWire
 from services.breaker import PROBE_EVERY_S, Breaker, State
 
 ROUND_TRIP_S = 0.05
@@ -106,27 +103,20 @@ class ScoreCache:
     def __init__(
         self, host: str, port: int, password: str, metrics: Metrics, *, root_certificate: Path | None = None
     ) -> None:
-        self._redis = Redis(
-            host=host,
-            port=port,
-            ssl=root_certificate is not None,
-            ssl_ca_certs=None if root_certificate is None else str(root_certificate),
-            password=password,
-            socket_timeout=ROUND_TRIP_S,
-            socket_connect_timeout=CONNECT_S,
-            retry=Retry(NoBackoff(), 0),
-            single_connection_client=True,
-        )
+        self._address = (host, port)
+        self._password = password
+        self._root_certificate = root_certificate
+        self._wire: RedisWire | None = None
         self._token = secrets.token_bytes(8)
-        self._look_up_sha = self._store_sha = ""
+        self._look_up_sha = self._store_sha = b""
         self.breaker = Breaker("redis")
         self.breaker.trip()  # until it is connected
         metrics.follow(self.breaker)
-        self._closing = False
         self._lookups: list[tuple[bytes, Answer]] = []
         self._stores: dict[bytes, bytes] = {}
-        self._work = asyncio.Event()
-        self._pump: asyncio.Task[None] | None = None
+        self._next: asyncio.Handle | None = None
+        self._under_way: list[tuple[bytes, Answer]] | None = None
+        self._keeping: asyncio.Task[None] | None = None
         self._hits: Counter = metrics.cache_lookups.labels("hit")
         self._stale: Counter = metrics.cache_lookups.labels("stale")
         self._misses: Counter = metrics.cache_lookups.labels("miss")
@@ -137,17 +127,14 @@ class ScoreCache:
 
     def start(self) -> None:
         """Begin to connect; does not wait for Redis."""
-        self._pump = asyncio.get_running_loop().create_task(self._run(), name="cache")
+        self._keeping = asyncio.get_running_loop().create_task(self._keep_open(), name="cache")
 
     async def close(self) -> None:
         """Drop what is waiting and the connection."""
-        self._closing = True  # redis-py may swallow the cancellation of a round trip
-        if self._pump is not None:
-            self._pump.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._pump
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait([self._keeping])
         self._shut()
-        await self._disconnect()
 
     def look_up(self, key: bytes, answer: Answer) -> None:
         """Look up with the next round trip; at once when there is no cache."""
@@ -156,7 +143,7 @@ class ScoreCache:
             answer(None, Turn.UNKNOWN)
             return
         self._lookups.append((PREFIX + key, answer))
-        self._work.set()
+        self._send_soon()
 
     def store(self, key: bytes, value: bytes) -> None:
         """Store soon, if there is a cache, and give up the key's lock; the caller does not wait."""
@@ -164,46 +151,55 @@ class ScoreCache:
             self._dropped.inc()
             return
         self._stores[PREFIX + key] = value
-        self._work.set()
+        self._send_soon()
 
-    async def _run(self) -> None:
-        while not self._closing:
+    async def _keep_open(self) -> None:
+        """Connect, and again whenever the connection is lost."""
+        while True:
             pause_s = 0.0
             try:
-                await self._until_reachable()
-                while not self._closing:
-                    await self._work.wait()
-                    self._work.clear()
-                    await self._round_trip()
-            except (RedisError, OSError, TimeoutError) as error:
+                wire = await self._until_reachable()
+                await wire.lost
+            except (RedisRefused, OSError, TimeoutError) as error:
                 logger.warning("the cache is closed, predictions go on without it: %s", _told(error))
             except Exception:
                 logger.exception("a fault of ours closed the cache, predictions go on without it")
                 pause_s = PROBE_EVERY_S
             finally:
                 self._shut()
-            await self._disconnect()
             await asyncio.sleep(pause_s)
 
-    async def _round_trip(self) -> None:
+    def _send_soon(self) -> None:
+        if self._next is None and self._under_way is None:
+            self._next = asyncio.get_running_loop().call_soon(self._send)
+
+    def _send(self) -> None:
+        self._next = None
+        if self._wire is None or self._wire.lost.done():
+            return  # those who wait are about to be told
         lookups, self._lookups = self._lookups, []
         stores, self._stores = self._stores, {}
-        try:
-            async with asyncio.timeout(ROUND_TRIP_S):
-                pipeline = self._redis.pipeline(transaction=False)
-                if stores:
-                    pipeline.evalsha(self._store_sha, len(stores), *stores, self._token, *stores.values())
-                if lookups:
-                    keys = [key for key, _ in lookups]
-                    pipeline.evalsha(self._look_up_sha, len(keys), *keys, self._token)
-                answers: list[Any] = await pipeline.execute()
-        except BaseException:
-            self._give_up(lookups)
-            raise
-        if lookups:
-            self._deliver(lookups, answers.pop())
+        commands: list[Command] = []
         if stores:
-            self._dropped.inc(answers.pop())
+            commands.append(("EVALSHA", self._store_sha, len(stores), *stores, self._token, *stores.values()))
+        if lookups:
+            commands.append(("EVALSHA", self._look_up_sha, len(lookups), *(key for key, _ in lookups), self._token))
+        self._under_way = lookups
+        self._wire.send(commands, partial(self._came, lookups, bool(stores)), ROUND_TRIP_S)
+
+    def _came(self, lookups: list[tuple[bytes, Answer]], stored: bool, answers: list[Any]) -> None:
+        self._under_way = None
+        try:
+            if lookups:
+                self._deliver(lookups, answers.pop())
+            if stored:
+                self._dropped.inc(answers.pop())
+        except Exception as error:
+            if self._wire is not None:
+                self._wire.fail(error)
+            return
+        if self._lookups or self._stores:
+            self._send_soon()
 
     def _deliver(self, lookups: list[tuple[bytes, Answer]], found: list[Any]) -> None:
         hits = 0
@@ -227,37 +223,47 @@ class ScoreCache:
         for _, answer in lookups:
             answer(None, Turn.UNKNOWN)
 
-    async def _until_reachable(self) -> None:
+    async def _until_reachable(self) -> RedisWire:
         told = None
-        while not self._closing:
+        while True:
             self.breaker.announce()
             probe = self.breaker.admit()
             try:
-                async with asyncio.timeout(CONNECT_S + ROUND_TRIP_S):
-                    self._look_up_sha = await self._redis.script_load(LOOK_UP)
-                    self._store_sha = await self._redis.script_load(STORE)
-            except (RedisError, OSError, TimeoutError) as error:
+                self._wire = await self._connected()
+            except (RedisRefused, OSError, TimeoutError) as error:
                 if told != (told := type(error)):
                     logger.warning("Redis cannot be reached, trying on: %s", _told(error))
                 if probe is not None:
                     self.breaker.failed(probe)
-                await self._disconnect()
                 await asyncio.sleep(PROBE_EVERY_S)
             else:
                 logger.info("the cache is open")
                 if probe is not None:
                     self.breaker.succeeded(probe)
-                return
+                return self._wire
+
+    async def _connected(self) -> RedisWire:
+        wire = await RedisWire.connect(
+            *self._address, self._password, root_certificate=self._root_certificate, timeout_s=CONNECT_S
+        )
+        try:
+            self._look_up_sha = await wire.ask(("SCRIPT", "LOAD", LOOK_UP), CONNECT_S)
+            self._store_sha = await wire.ask(("SCRIPT", "LOAD", STORE), CONNECT_S)
+        except BaseException:
+            wire.close()
+            raise
+        return wire
 
     def _shut(self) -> None:
+        """Nobody waits any longer, and nobody begins to."""
         self.breaker.trip()
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
         self._stores.clear()
-        lookups, self._lookups = self._lookups, []
+        lookups = [*(self._under_way or ()), *self._lookups]
+        self._under_way, self._lookups = None, []
         self._give_up(lookups)
-
-    async def _disconnect(self) -> None:
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
-            await self._redis.aclose()
 
 
 def _told(error: BaseException) -> str:

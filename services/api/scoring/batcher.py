@@ -6,12 +6,13 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final, Protocol
 
 from services.api.problems import Overloaded, ScorerUnavailable, ScoringFailed
 from services.api.scoring.mojo import Score
 from services.api.scoring.vector import Row
+from services.api.worker import Worker
 from services.breaker import PROBE_EVERY_S, Breaker, State, Ticket
 
 MAX_BATCH: Final = 64
@@ -42,7 +43,7 @@ class MicroBatcher:
 
     def __init__(self) -> None:
         self.breaker = Breaker("scorer")
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="scoring")
+        self._worker = Worker("scoring")
         self._waiting: deque[Waiting] = deque()
         self._running: asyncio.Future[list[Score]] | None = None
         self._probe: asyncio.TimerHandle | None = None
@@ -72,11 +73,11 @@ class MicroBatcher:
             self.breaker.succeeded(ticket)
 
     def close(self) -> None:
-        """End the worker after its batch."""
+        """End the worker after its batch; one that hangs is not waited for."""
         self._closed = True
         if self._probe is not None:
             self._probe.cancel()
-        self._worker.shutdown()
+        self._worker.close()
 
     def _start_batch(self) -> None:
         scorer = self._waiting[0][0]
@@ -84,7 +85,7 @@ class MicroBatcher:
         while self._waiting and self._waiting[0][0] is scorer and len(batch) < MAX_BATCH:
             batch.append(self._waiting.popleft())
         loop = asyncio.get_running_loop()
-        running = self._running = loop.run_in_executor(self._worker, scorer.score, [row for _, row, _, _ in batch])
+        running = self._running = self._worker.start(partial(scorer.score, [row for _, row, _, _ in batch]))
         overdue = loop.call_later(BATCH_S, self._hang, batch)
         running.add_done_callback(lambda done: self._finish_batch(done, batch, overdue))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +38,19 @@ class MojoScorer:
             raise ModelRefused(f"genmodel cannot load {artifact}: {error}; publish a MOJO") from error
         _check(model, card)
         self._score_each = _bulk_operator(model)
-        self._rows = jpype.JArray(jpype.JDouble, 2)
+        self._width = len(card.features)
         self._as_list = jpype.JClass("java.util.Arrays").asList
 
     def score(self, rows: Sequence[Row]) -> list[Score]:
-        """Scores in the order of the rows: 8 us for one, under 7 us each in a batch of 64."""
-        scored = self._as_list(self._rows(rows))
-        scored.replaceAll(self._score_each)
-        return [Score(float(prediction[2]), prediction[0] == 1) for prediction in scored]
+        """Scores in the order of the rows: all of them in one call into Java.
+
+        Rows go to Java and predictions come back in one piece each: value by value took as long as scoring them.
+        """
+        values = memoryview(array("d", chain.from_iterable(rows)).tobytes())
+        table = jpype.JArray.of(values.cast("d", (len(rows), self._width)))
+        self._as_list(table).replaceAll(self._score_each)  # each row by its predictions, in place
+        predictions: Any = memoryview(table).tolist()
+        return [Score(probability, decision == 1) for decision, _, probability in predictions]
 
 
 def _bulk_operator(model: Any) -> Any:

@@ -97,7 +97,7 @@ async def test_the_loop_runs_on_while_a_batch_is_scored(batcher: MicroBatcher) -
     assert turns > 5
     scorer.gate.set()
     await future
-    assert scorer.threads == {"scoring_0"}
+    assert scorer.threads == {"scoring"}
 
 
 async def test_a_failed_batch_fails_its_rows_and_no_other(batcher: MicroBatcher) -> None:
