@@ -5,16 +5,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import uvicorn
 from starlette.requests import Request
 
 from services.api import logs
-from services.api.app import Replica, create_app
+from services.api.app import Replica
 from services.api.auth import BearerAuth
 from services.api.cache import Answer, ScoreCache, Turn
 from services.api.metrics import Metrics
+from services.api.server import serve
 from services.api.settings import load_settings
 
 
@@ -44,8 +42,7 @@ def main() -> None:
     replica = Replica(settings)
     replica.auth = Anybody("")
     replica.cache = NoCache(settings.redis.host, settings.redis.port, "", Metrics())
-    options: dict[str, Any] = {"loop": "uvloop", "http": "httptools", "ws": "none", "access_log": False}
-    uvicorn.run(create_app(replica), host=settings.host, port=settings.port, log_config=None, **options)
+    serve(replica)
 
 
 if __name__ == "__main__":

@@ -168,9 +168,6 @@ def create_app(replica: Replica) -> ASGIApp:
         store=replica.shards.store,
         scores=Scores(replica.cache, replica.batcher, replica.metrics),
     )
-    app.add_middleware(
-        DirectRoute, path=predict.OPERATION.path, endpoint=predictor.endpoint, handlers=app.exception_handlers
-    )
     writer = FeatureWriter(replica.auth, Admission(WRITES_IN_FLIGHT, "writes"), replica.shards.store)
     app.router.routes += [
         Route(predict.OPERATION.path, predictor.endpoint, methods=["POST"]),
@@ -184,8 +181,9 @@ def create_app(replica: Replica) -> ASGIApp:
     if replica.settings.chaos:
         app.router.routes.append(chaos_route(replica.admin))
     app.openapi = lambda: document(app.title, app.version, OPERATIONS)  # type: ignore[method-assign]
+    direct = DirectRoute(app, path=predict.OPERATION.path, endpoint=predictor.endpoint, handlers=app.exception_handlers)
     return Layer(
-        app,
+        direct,
         routes=[route.path for route in app.router.routes if isinstance(route, Route)],
         metrics=replica.metrics,
         replica=replica.settings.replica,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from services.api.observation import elapsed_s
 from services.api.problems import ContractBroken, InvalidTimeout, RequestTimedOut
+from services.api.within import Within
 
 TIMEOUT_HEADER: Final = "x-request-timeout-ms"
 """How long the caller waits, in whole milliseconds from when it sent: no clocks are compared."""
@@ -32,10 +32,17 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 async def whole_body(request: Request) -> bytes:
-    """RequestTimedOut when it has not come by `BODY_S`."""
+    """RequestTimedOut when it has not come by `BODY_S`; ClientDisconnect when its sender went."""
+    body = bytearray()
     try:
-        async with asyncio.timeout(BODY_S):
-            return await request.body()
+        with Within(BODY_S):
+            while True:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                body += message.get("body", b"")
+                if not message.get("more_body", False):
+                    return bytes(body)
     except TimeoutError:
         raise RequestTimedOut(f"the request's body did not come within {BODY_S:.0f} s") from None
 

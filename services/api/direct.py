@@ -14,14 +14,15 @@ Handlers = Mapping[Any, Callable[[Request, Any], Any]]
 
 
 class DirectRoute:
-    """ASGI middleware: POST on one path goes straight to its endpoint, everything else through the framework.
+    """Stands before the application: POST on one path goes straight to its endpoint, everything else to the framework.
 
-    Refusals are answered by the application's own handlers; what has none is raised, for the layer around this one.
-    The application still needs the route: it answers other methods, and is what stands in the documentation.
+    Refusals are answered by the application's own handlers, and so are faults, which are raised as well once they are
+    answered: as the framework does it. The application still needs the route: it answers other methods, and is what
+    stands in the documentation.
     """
 
     def __init__(self, app: ASGIApp, *, path: str, endpoint: Endpoint, handlers: Handlers) -> None:
-        """`handlers`: the application's exception handlers, looked up when needed."""
+        """`handlers`: the application's, by exception; one is for every Exception."""
         self._app = app
         self._path = path
         self._endpoint = endpoint
@@ -35,18 +36,13 @@ class DirectRoute:
         try:
             response = await self._endpoint(request)
         except Exception as error:
-            response = await self._refusal(request, error)
-        await response(scope, receive, send)
-
-    async def _refusal(self, request: Request, error: Exception) -> Response:
-        for kind in type(error).__mro__:
+            kind = next(kind for kind in type(error).__mro__ if kind in self._handlers)
+            refusal: Response = await self._handlers[kind](request, error)
+            await refusal(scope, receive, send)
             if kind is Exception:
-                break
-            handler = self._handlers.get(kind)
-            if handler is not None:
-                response: Response = await handler(request, error)
-                return response
-        raise error
+                raise
+            return
+        await response(scope, receive, send)
 
 
 class JsonResponse(Response):

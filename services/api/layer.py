@@ -58,6 +58,8 @@ class Layer:
         self._traces = traces
         self._access = AccessLog(metrics.access_suppressed)
         self._series: dict[tuple[str, int], Histogram] = {}
+        self._in_flight = 0
+        metrics.in_flight.set_function(lambda: self._in_flight)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -82,7 +84,7 @@ class Layer:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
-        self._metrics.in_flight.inc()
+        self._in_flight += 1
         try:
             await (_body_refusal(sent) or self._app)(scope, receive, answer)
         except Exception:
@@ -90,7 +92,7 @@ class Layer:
             if status is None:
                 raise  # the server answers
         finally:
-            self._metrics.in_flight.dec()
+            self._in_flight -= 1
             self._ended(observation, scope, status or int(HTTPStatus.INTERNAL_SERVER_ERROR))
 
     def _ended(self, observation: Observation, scope: Scope, status: int) -> None:

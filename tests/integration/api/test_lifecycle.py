@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services.api.__main__ import DRAIN_S
+from services.api.server import DRAIN_S
 from services.contracts.slots import slot_of
 from services.featurestore.slots import publish_slot_map
 from services.h2o.train import TrainedModel

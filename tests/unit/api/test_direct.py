@@ -33,8 +33,7 @@ def site() -> ASGIApp:
     app = FastAPI()
     problems.install(app)
     app.router.routes.append(Route(PATH, lambda _: Response("framework"), methods=["POST"]))
-    app.add_middleware(DirectRoute, path=PATH, endpoint=answer, handlers=app.exception_handlers)
-    return app
+    return DirectRoute(app, path=PATH, endpoint=answer, handlers=app.exception_handlers)
 
 
 @pytest.fixture
