@@ -1,4 +1,4 @@
-"""`make bench`: the comparison, the stack, or both; prints every promise with what was measured and keeps the rows."""
+"""`make bench`: the comparison, the stack, or both; prints every promise with what was measured, keeps the rows."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import chart, contest, judged, results, rivals, stack
-from benchmarks.measured import BenchmarkError, Measured
+from benchmarks import chart, contest, judged, page, results, rivals, stack
+from benchmarks.measured import BenchmarkError
 from benchmarks.platform import Platform, running
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -48,7 +48,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each round and step")
     parser.add_argument("--million", action="store_true", help="also with a million entities")
     parser.add_argument("--keep", action="store_true", help="leave the environment up, for the next run")
-    parser.add_argument("--out", type=Path, default=OUT, help="where the rows are added")
+    parser.add_argument("--out", type=Path, default=OUT, help="where the rows are added and the page is")
     return parser.parse_args()
 
 
@@ -56,14 +56,7 @@ def _peers(platform: Platform, options: argparse.Namespace, where: results.Row) 
     found = contest.run(platform, ENVIRONMENTS, rounds=options.rounds, seconds=options.seconds, tell=console.log)
     results.append(options.out / "speed-peers.csv", results.CONTEST, results.contest_rows(found, where))
     (options.out / "speed-peers.svg").write_text(_chart(found))
-    times = contest.ratios(found)
-    table = _table("server", "requests/s", "p50 ms", "p95 ms", "p99 ms", "times best peer", "lowest to highest")
-    for each in sorted(found, key=lambda each: each.total.rate):
-        ratio = times[each.rival.name]
-        span = f"{ratio.lowest:.2f} to {ratio.highest:.2f}"
-        table.add_row(each.rival.name, *_cells(each.total), f"{ratio.median:.2f}", span)
-    console.print(table)
-    _print(judged.of_contest(found))
+    _conclude(options, "comparison", where, page.of_contest(found), judged.of_contest(found))
 
 
 def _chart(found: Sequence[contest.Result]) -> str:
@@ -80,34 +73,29 @@ def _stack(platform: Platform, options: argparse.Namespace, where: results.Row) 
     for step in stack.steps(platform, seconds=options.seconds, million=options.million, tell=console.log):
         found.append(step)
         results.append(options.out / "speed-stack.csv", results.STACK, results.stack_rows([step], where))
-    costs = [f"{who} us" for who in results.COSTS]
-    table = _table("step", "asked/s", "entities", "requests/s", "p50 ms", "p95 ms", "p99 ms", *costs, "replica MB")
-    for step in found:
-        spent = [f"{step.cost[who]:.0f}" for who in results.COSTS]
-        entities = f"{step.entities:,}" if step.entities else ""
-        asked = f"{step.rate:,}" if step.rate else "most"
-        table.add_row(step.name, asked, entities, *_cells(step.measured), *spent, f"{step.replica_rss_mb:.0f}")
-    console.print(table)
-    _print(judged.of_stack(found))
+    _conclude(options, "stack", where, page.of_stack(found), judged.of_stack(found))
 
 
-def _cells(measured: Measured) -> tuple[str, ...]:
-    return f"{measured.rate:,.0f}", *(f"{value:.1f}" for value in (measured.p50_ms, measured.p95_ms, measured.p99_ms))
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
-    return table
-
-
-def _print(promises: Sequence[judged.Promise]) -> None:
-    table = Table(box=None, pad_edge=False, show_header=False)
+def _conclude(
+    options: argparse.Namespace,
+    part: str,
+    where: results.Row,
+    grid: page.Grid,
+    promises: Sequence[judged.Promise],
+) -> None:
+    """Print what was found and let the page say it."""
+    measured = Table(*grid.columns[:1], box=None, pad_edge=False, header_style="dim")
+    for column in grid.columns[1:]:
+        measured.add_column(column, justify="right")
+    for row in grid.rows:
+        measured.add_row(*row)
+    console.print(measured)
+    judgement = Table(box=None, pad_edge=False, show_header=False)
     for promise in promises:
-        mark, word = ("[green]●[/]", "kept") if promise.kept else ("[red]■[/]", "missed")
-        table.add_row(mark, promise.text, promise.measured, word)
-    console.print(table)
+        mark = "[green]●[/]" if promise.kept else "[red]■[/]"
+        judgement.add_row(mark, promise.text, promise.measured, promise.word)
+    console.print(judgement)
+    page.fill(options.out / "speed.md", part, where, grid, promises)
 
 
 def _commit() -> str:

@@ -22,6 +22,10 @@ class Promise:
     measured: str
     kept: bool
 
+    @property
+    def word(self) -> str:
+        return "kept" if self.kept else "missed"
+
 
 @dataclass(frozen=True, slots=True)
 class Bound:

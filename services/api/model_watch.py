@@ -140,8 +140,11 @@ class ModelWatch:
                 return
         if pointer == self._refused_pointer and self._monotonic() < self._retry_at:
             return
+        loading = partial(load, self._registry, pointer)
         try:
-            model = await self._loader.run(partial(load, self._registry, pointer))
+            if self.current is None:
+                await self._loader.run(loading)  # rehearsed: half of what a first reload costs is the JVM's compiling
+            model = await self._loader.run(loading)
         except (RegistryError, ScoringError) as error:
             self._refuse(pointer, error)
         else:
