@@ -20,6 +20,9 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 ENVIRONMENTS: Final = ROOT / ".bench"
 """The peers' environments stay there; the platform below it goes with the run."""
 OUT: Final = ROOT / "docs" / "results"
+PAGE: Final = "speed.md"
+PARTS: Final = {"peers": "comparison", "stack": "stack"}
+"""What can be measured alone, and what the page calls it."""
 EXIT_USAGE: Final = 3
 
 console = Console()
@@ -27,7 +30,9 @@ console = Console()
 
 def main() -> int:
     options = _options()
+    parts = [PARTS[part] for part in PARTS if options.part in ("all", part)]
     try:
+        page.require(options.out / PAGE, parts)
         rivals.install(ENVIRONMENTS)
         with running(ENVIRONMENTS / "platform", keep=options.keep) as platform:
             where = results.where(_commit())
@@ -43,7 +48,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("part", nargs="?", choices=("all", "peers", "stack"), default="all")
+    parser.add_argument("part", nargs="?", choices=("all", *PARTS), default="all")
     parser.add_argument("--rounds", type=int, default=3, help="how often the load goes round the servers")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each round and step")
     parser.add_argument("--million", action="store_true", help="also with a million entities")
@@ -56,7 +61,7 @@ def _peers(platform: Platform, options: argparse.Namespace, where: results.Row) 
     found = contest.run(platform, ENVIRONMENTS, rounds=options.rounds, seconds=options.seconds, tell=console.log)
     results.append(options.out / "speed-peers.csv", results.CONTEST, results.contest_rows(found, where))
     (options.out / "speed-peers.svg").write_text(_chart(found))
-    _conclude(options, "comparison", where, page.of_contest(found), judged.of_contest(found))
+    _conclude(options, "peers", where, page.of_contest(found), judged.of_contest(found))
 
 
 def _chart(found: Sequence[contest.Result]) -> str:
@@ -95,7 +100,7 @@ def _conclude(
         mark = "[green]●[/]" if promise.kept else "[red]■[/]"
         judgement.add_row(mark, promise.text, promise.measured, promise.word)
     console.print(judgement)
-    page.fill(options.out / "speed.md", part, where, grid, promises)
+    page.fill(options.out / PAGE, PARTS[part], where, grid, promises)
 
 
 def _commit() -> str:

@@ -50,12 +50,18 @@ def of_stack(steps: Sequence[stack.Step]) -> Grid:
     return Grid(columns, rows)
 
 
+def require(page: Path, parts: Sequence[str]) -> None:
+    """BenchmarkError unless the page has a place for each part: known before anything is measured."""
+    text = page.read_text() if page.is_file() else ""
+    for part in parts:
+        if any(text.count(mark) != 1 for mark in _marks(part)):
+            begin, end = _marks(part)
+            raise BenchmarkError(f"{page} has no place for the {part}: let it hold a line {begin} and a line {end}")
+
+
 def fill(page: Path, part: str, where: results.Row, grid: Grid, promises: Sequence[judged.Promise]) -> None:
-    """Replace the part's text; BenchmarkError when the page has no place for it."""
-    text = page.read_text()
-    begin, end = f"<!-- {part} -->", f"<!-- end of {part} -->"
-    if text.count(begin) != 1 or text.count(end) != 1:
-        raise BenchmarkError(f"{page} has no place for the {part}: let it hold a line {begin} and a line {end}")
+    """Replace the part's text."""
+    require(page, [part])
     measured = "\n".join(
         [
             f"Measured on {where['day']} at {where['commit']}: {where['machine']}.",
@@ -65,8 +71,13 @@ def fill(page: Path, part: str, where: results.Row, grid: Grid, promises: Sequen
             *(f"- {promise.text}: **{promise.word}**, {promise.measured}." for promise in promises),
         ]
     )
+    begin, end = _marks(part)
     between = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
-    page.write_text(between.sub(lambda _: f"{begin}\n{measured}\n{end}", text))
+    page.write_text(between.sub(lambda _: f"{begin}\n{measured}\n{end}", page.read_text()))
+
+
+def _marks(part: str) -> tuple[str, str]:
+    return f"<!-- {part} -->", f"<!-- end of {part} -->"
 
 
 def _table(grid: Grid) -> list[str]:

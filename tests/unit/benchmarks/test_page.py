@@ -28,6 +28,8 @@ def test_a_part_is_replaced_and_nothing_else(tmp_path: Path) -> None:
 
 def test_a_page_without_a_place_is_an_error(tmp_path: Path) -> None:
     written = tmp_path / "speed.md"
+    with pytest.raises(BenchmarkError, match="no place for the stack"):
+        page.require(written, ["stack"])
     written.write_text("<!-- stack -->\n")
     with pytest.raises(BenchmarkError, match="no place for the stack"):
         page.fill(written, "stack", WHERE, page.Grid((), ()), [])
