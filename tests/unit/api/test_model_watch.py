@@ -138,6 +138,24 @@ async def test_whoever_scores_hears_of_a_swap(
     listening.close()
 
 
+async def test_only_the_first_load_is_rehearsed(
+    watch: ModelWatch, registry: FileRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the JVM compiles for a first load is compiled before anything is served."""
+    opened: list[str] = []
+    really_open = registry.open
+
+    def counted(pointer: Pointer) -> ModelFiles:
+        opened.append(pointer.version)
+        return really_open(pointer)
+
+    monkeypatch.setattr(registry, "open", counted)
+    for version in ("v1", "v2"):
+        publish(registry, tmp_path, version)
+        await watch.check()
+    assert opened == ["v1", "v1", "v2"]
+
+
 async def test_an_unchanged_pointer_changes_nothing(watch: ModelWatch, registry: FileRegistry, tmp_path: Path) -> None:
     publish(registry, tmp_path, "v1")
     await watch.check()
