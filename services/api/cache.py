@@ -175,8 +175,8 @@ class ScoreCache:
 
     def _send(self) -> None:
         self._next = None
-        if self._wire is None or self._wire.lost.done():
-            return  # those who wait are about to be told
+        if self._wire is None or self._wire.lost.done() or not (self._lookups or self._stores):
+            return  # those who wait have been told, or are about to be
         lookups, self._lookups = self._lookups, []
         stores, self._stores = self._stores, {}
         commands: list[Command] = []
