@@ -21,7 +21,7 @@ from benchmarks.rivals import Rival, rivals, servers
 CONNECTIONS: Final = 32
 REPEATED: Final = 1_000
 """Different bodies for those who keep nothing from one request to the next, and for hits of the cache."""
-FRESH_A_SECOND: Final = 12_000
+FRESH_A_SECOND: Final = 20_000
 """More than a worker answers: no body comes twice."""
 WARM_S: Final = 2.0
 SAME: Final = 1e-9
