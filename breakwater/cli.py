@@ -76,11 +76,9 @@ def down(environment: str, purge: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(environment: str, as_json: bool) -> None:
     """Show every member: role, timeline, lag, state. Exit code 0 when all are healthy, 1 otherwise."""
-    from infra.local import runtime
-    from infra.stack import local_plan
+    from infra.stack import open_environment
 
-    plan = local_plan(environment)
-    health = runtime.healthy(plan)
+    health = open_environment(environment).health()
     if as_json:
         console.print_json(data=[{**_fields(line)} for line in health])
     else:
@@ -110,10 +108,9 @@ def _fields(line: Any) -> dict[str, Any]:
 @click.option("--json", "as_json", is_flag=True, help="For anybody's own tools.")
 def endpoints(environment: str, as_json: bool) -> None:
     """Where everything answers."""
-    from infra.local.environment import LocalEnvironment
-    from infra.stack import local_plan
+    from infra.stack import open_environment
 
-    found = LocalEnvironment(local_plan(environment)).endpoints()
+    found = open_environment(environment).endpoints()
     if as_json:
         click.echo(json.dumps(found.as_json(), indent=2))
         return
@@ -133,12 +130,11 @@ def endpoints(environment: str, as_json: bool) -> None:
 def logs(environment: str, member: str, lines: int) -> None:
     """Show the end of a member's logs."""
     from infra.environment import EnvironmentFault
-    from infra.local.environment import LocalEnvironment
-    from infra.stack import local_plan
+    from infra.stack import open_environment
 
-    found = LocalEnvironment(local_plan(environment)).logs(member)
+    found = open_environment(environment).logs(member)
     if not found:
-        raise EnvironmentFault(f"{member} of {environment} has no logs yet; run `breakwater up {environment}`")
+        raise EnvironmentFault(f"{member} of {environment} has no logs yet; see `breakwater status {environment}`")
     for path in found:
         console.print(f"[dim]== {escape(str(path))}[/]", soft_wrap=True)
         with path.open(errors="replace") as content:
@@ -150,12 +146,10 @@ def logs(environment: str, member: str, lines: int) -> None:
 @click.argument("environment")
 def heal(environment: str) -> None:
     """Undo every fault that an experiment left behind."""
-    from infra.local import runtime
-    from infra.stack import local_plan
+    from infra import stack
 
-    plan = local_plan(environment)
-    with runtime.locked(plan):
-        done = runtime.heal(plan)
+    with stack.locked(environment):
+        done = stack.heal(environment)
     for line in done:
         console.print(f"[green]●[/] {line}")
     console.print(f"undone: {len(done)}" if done else f"nothing to heal in {environment}")
@@ -233,10 +227,8 @@ def verify(
     from breakwater import verification
     from experiments import run as runs
     from experiments.report import terminal
-    from infra.local import runtime
-    from infra.stack import local_plan
+    from infra.stack import locked
 
-    plan = local_plan(environment)
     scenarios = verification.find_scenarios(names)
     if variant and len(scenarios) > 1:
         raise click.BadParameter("only one scenario can be run in one variant", param_hint="--variant")
@@ -244,7 +236,7 @@ def verify(
     for scenario, chosen in wanted:
         scenario.promises_of(chosen)
     finished = []
-    with runtime.locked(plan):
+    with locked(environment):
         for scenario, chosen in wanted:
             order = runs.Order(
                 environment, scenario, chosen, verification.new_seed() if seed is None else seed, out.resolve(), rate

@@ -83,12 +83,22 @@ class ProcessId(Strict):
     pid: int
     start_ticks: int
     name: str
+    pod: str | None = None
+    """Uid of the pod whose processes are numbered so; None on the run's own machine."""
+
+
+class PodId(Strict):
+    """A pod that cannot be mistaken for a later one with the same name."""
+
+    name: str
+    uid: str
 
 
 class FaultRecord(Strict):
     """The fault as it was done. `proven` is set by whoever saw its effect; `evidence` says what was seen.
 
-    `pids` are the processes that it struck. `shard` and `old_timeline` are None for what belongs to no shard.
+    `pids` are the processes that it struck, `pod` is the one that it took away as a whole. `shard` and `old_timeline`
+    are None for what belongs to no shard.
     """
 
     component: str
@@ -102,6 +112,12 @@ class FaultRecord(Strict):
     proven: bool
     evidence: str
     old_timeline: int | None
+    pod: PodId | None = None
+
+    @property
+    def names_its_victim(self) -> bool:
+        """Whether what it struck could be looked for afterwards."""
+        return bool(self.pids) or self.pod is not None
 
 
 class RunRecord(Strict):

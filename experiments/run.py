@@ -12,12 +12,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import urllib3
 from pydantic import ValidationError
 
 from experiments import history, probes
@@ -32,14 +31,14 @@ from experiments.probes.samples import write_samples
 from experiments.progress import Progress, Tell, followed
 from experiments.record import Rates, RunRecord, ShardRecord, WallAnchor, Windows
 from experiments.scenario import Given, Scenario
-from infra.environment import Environment, EnvironmentFault
+from infra.environment import Environment, EnvironmentFault, FaultRefused
 from infra.stack import open_environment, topology_of
 from loadtests import launch as load
 from loadtests.plan import Deadlines, LoadPlan
 from loadtests.plan import Rates as LoadRates
 from services.contracts.events import Event, EventLog, monotonic_clock_id, read_events
 from services.contracts.slots import SlotMap, slots_key
-from services.coordination.etcd import EtcdClient, EtcdError
+from services.coordination.etcd import EtcdError
 
 NS: Final = 1_000_000_000
 LEAD_S: Final = 4
@@ -122,11 +121,13 @@ def run(order: Order, tell: Tell = lambda _: None, passed: Tell = lambda _: None
     finally:
         events.append(Event.now("run", "finished"))
         events.close()
-        _collect(environment, directory, record)
+        notes = _collect(environment, directory, record)
         history.merge(directory)
         final = _last_record(directory, record, completed)
+        logs, without = _logs(environment, _beside_the_fault(final))
+        final = final.model_copy(update={"notes": (*notes, *without)})
         final.write(directory)
-        collect_logs(directory, final, {name: environment.logs(name) for name in _beside_the_fault(final)})
+        collect_logs(directory, final, logs)
     return directory
 
 
@@ -134,16 +135,7 @@ def _preflight(order: Order, environment: Environment) -> SlotMap:
     """Everything that must be true before the first packet of load; returns the slot map in force."""
     topology = topology_of(order.environment)
     order.scenario.promises_of(order.variant)
-    faults = order.scenario.breakwater.faults
-    refused = [component for component in faults.components if not topology.chaos.allows(component)]
-    if refused:
-        raise PreflightFailed(
-            f"breakwater:chaos in Pulumi.{order.environment}.yaml does not allow faults on {', '.join(refused)}; "
-            "nothing was done"
-        )
-    missing = {*faults.capabilities, *faults.variants.get(order.variant, ())} - environment.capabilities()
-    if missing:
-        raise PreflightFailed(f"{order.environment} cannot {' or '.join(sorted(missing))}; nothing was done")
+    _demand_faults(order, environment)
     try:
         environment.wait_ready(timeout_s=HEALTHY_S)
     except EnvironmentFault as error:
@@ -151,7 +143,11 @@ def _preflight(order: Order, environment: Environment) -> SlotMap:
     if topology.postgres.patroni.synchronous == "quorum":
         _wait_redundant(order, environment)
     for member in environment.members("api"):
-        _model_is_ready(f"{member.url}/readyz", member.name)
+        if (obstacle := environment.obstacle(member.name)) is not None:
+            raise PreflightFailed(
+                f"{member.name} serves no model ({obstacle}); run `breakwater train {order.environment}`; "
+                "nothing was done"
+            )
     try:
         order.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -161,8 +157,7 @@ def _preflight(order: Order, environment: Environment) -> SlotMap:
     disk = os.statvfs(order.out)
     if disk.f_bavail * disk.f_frsize < MIN_FREE_BYTES:
         raise PreflightFailed(f"{order.out} has less than {MIN_FREE_BYTES // 1024**2} MB free; nothing was done")
-    urls = [member.url for member in environment.members("etcd") if member.url]
-    with contextlib.closing(EtcdClient(urls)) as etcd:
+    with contextlib.closing(environment.etcd().client()) as etcd:
         try:
             found = etcd.get(slots_key(order.environment))
         except EtcdError as error:
@@ -173,6 +168,19 @@ def _preflight(order: Order, environment: Environment) -> SlotMap:
         return SlotMap.model_validate_json(found.value)
     except ValidationError as error:
         raise PreflightFailed(f"the slot map in etcd is malformed: {fields(error)}; nothing was done") from error
+
+
+def _demand_faults(order: Order, environment: Environment) -> None:
+    """PreflightFailed when the variant's faults may not act on their components here, or cannot be done."""
+    faults = order.scenario.breakwater.faults
+    try:
+        for component in faults.components:
+            environment.admit_faults(component)
+    except FaultRefused as error:
+        raise PreflightFailed(f"{error}; nothing was done") from error
+    missing = {*faults.capabilities, *faults.variants.get(order.variant, ())} - environment.capabilities()
+    if missing:
+        raise PreflightFailed(f"{order.environment} cannot {' or '.join(sorted(missing))}; nothing was done")
 
 
 def _wait_redundant(order: Order, environment: Environment) -> None:
@@ -187,15 +195,6 @@ def _wait_redundant(order: Order, environment: Environment) -> None:
                     f"cannot lose its primary; see `breakwater status {order.environment}`; nothing was done"
                 )
             time.sleep(POLL_S)
-
-
-def _model_is_ready(url: str, name: str) -> None:
-    try:
-        answer = urllib3.request("GET", url, timeout=2.0, retries=False)
-    except urllib3.exceptions.HTTPError as error:
-        raise PreflightFailed(f"{name} does not answer on {url}: {error}; nothing was done") from error
-    if answer.status != 200:  # noqa: PLR2004 - HTTP
-        raise PreflightFailed(f"{name} is not ready ({answer.data.decode(errors='replace')}); run `breakwater train`")
 
 
 def _make_directory(order: Order) -> Path:
@@ -251,7 +250,8 @@ def _first_record(order: Order, environment: Environment) -> RunRecord:
 
 
 def _write_plan(order: Order, environment: Environment, directory: Path, record: RunRecord, slot_map: SlotMap) -> Path:
-    edge = environment.endpoints().edge
+    endpoints = environment.endpoints()
+    edge = endpoints.edge
     profile = order.scenario.breakwater.load
     samples = directory / "samples.jsonl"
     write_samples(
@@ -262,9 +262,11 @@ def _write_plan(order: Order, environment: Environment, directory: Path, record:
     plan = LoadPlan(
         environment=order.environment,
         edge_url=edge.url,
+        edge_name=edge.name,
         ca_file=edge.ca_file,
         token_file=environment.token_file(),
-        etcd=tuple(member.url for member in environment.members("etcd") if member.url),
+        etcd=environment.etcd(),
+        addresses=endpoints.addresses,
         shards=environment.shards(),
         members=record.members,
         slot_map=slot_map,
@@ -385,15 +387,39 @@ def _experiment(order: Order, directory: Path, record: RunRecord, lock: Path) ->
             process.wait()
 
 
-def _collect(environment: Environment, directory: Path, record: RunRecord) -> None:
-    """Add what the platform's own observers wrote down since the run began."""
+def _collect(environment: Environment, directory: Path, record: RunRecord) -> tuple[str, ...]:
+    """Add what the platform's own observers wrote down since the run began; returns whose times cannot be compared.
+
+    An observer on another machine reads another clock: when its events were, by the run's, nobody knows.
+    """
     log = EventLog(directory / EVENTS_FILE)
-    for path in environment.event_files():
-        if path.exists():
-            for event in read_events(path):
-                if event.clock_id == record.clock_id and event.t_ns >= record.wall_anchor.monotonic_ns:
-                    log.append(event)
+    notes: list[str] = []
+    try:
+        files = environment.event_files()
+    except EnvironmentFault as error:  # what clients saw is judged all the same
+        files = ()
+        notes.append(f"the platform's own observers are not heard: {error}")
+    for path in files:
+        events = list(read_events(path)) if path.exists() else []
+        for event in events:
+            if event.clock_id == record.clock_id and event.t_ns >= record.wall_anchor.monotonic_ns:
+                log.append(event)
+        if events and all(event.clock_id != record.clock_id for event in events):
+            notes.append(f"{path.name} is left out: its times are of {events[-1].clock_id}, not of the run's clock")
     log.close()
+    return tuple(notes)
+
+
+def _logs(environment: Environment, members: Sequence[str]) -> tuple[dict[str, tuple[Path, ...]], list[str]]:
+    """Each member's log files, and why some have none: a run is judged without them."""
+    found: dict[str, tuple[Path, ...]] = {}
+    without: list[str] = []
+    for member in members:
+        try:
+            found[member] = environment.logs(member)
+        except EnvironmentFault as error:
+            without.append(f"no logs of {member}: {error}")
+    return found, without
 
 
 def _beside_the_fault(record: RunRecord) -> list[str]:

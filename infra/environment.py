@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from services.contracts.shards import ShardEndpoints
+from services.coordination.endpoints import EtcdEndpoints
 
 Scope = Literal["server", "member", "postgres", "patroni"]
 """`server`: the member's main processes (Patroni and Postgres; an H2O node's JVM); `member`: all of it, with its warden
@@ -36,6 +37,16 @@ class ProcessId:
     pid: int
     start_ticks: int
     name: str
+    pod: str | None = None
+    """Uid of the pod whose processes are numbered so; None on this machine itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodId:
+    """A pod named beyond doubt: its name is used again, its uid is not."""
+
+    name: str
+    uid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +70,23 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
+    """`name` is what its certificate bears, where that is not the URL's host."""
+
     url: str
     ca_file: Path
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where everything answers; passwords are never in it, only the path of a passfile inside a dsn."""
+    """Where everything answers; passwords are never in it, only the path of a passfile inside a dsn.
+
+    `addresses` are those of the cluster that runs it; none on one machine.
+    """
 
     edge: Edge
     members: tuple[Member, ...]
+    addresses: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         def entry(member: Member) -> dict[str, Any]:
@@ -96,7 +114,7 @@ class Endpoints:
 class FaultProof:
     """What was done, when, to which processes, and what shows that it took effect.
 
-    `until_ns` is when it ended, for a fault that ends by itself.
+    `until_ns` is when it ended, for a fault that ends by itself. `pod` is the one that the fault took away as a whole.
     """
 
     member: str
@@ -108,6 +126,7 @@ class FaultProof:
     proven: bool
     evidence: str
     until_ns: int | None = None
+    pod: PodId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +140,19 @@ class ShardState:
     synchronous: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Health:
+    """One member's line in `status`. `lag_bytes` is what a replica has yet to receive."""
+
+    member: str
+    component: str
+    role: str
+    healthy: bool
+    state: str
+    timeline: int | None = None
+    lag_bytes: int | None = None
+
+
 class Environment(Protocol):
     """A running environment. Fault verbs write their undo to disk before they act; `heal` runs what was left."""
 
@@ -128,11 +160,25 @@ class Environment(Protocol):
 
     def capabilities(self) -> frozenset[Capability]: ...
 
+    def admit_faults(self, component: str) -> None:
+        """FaultRefused when faults on a component may not act here, or could not. Touches nothing."""
+        ...
+
     def members(self, component: str | None = None) -> tuple[Member, ...]: ...
 
     def endpoints(self) -> Endpoints: ...
 
     def shards(self) -> tuple[ShardEndpoints, ...]: ...
+
+    def etcd(self) -> EtcdEndpoints: ...
+
+    def health(self) -> tuple[Health, ...]:
+        """Every member as it says of itself now; EnvironmentFault when the environment is not up at all."""
+        ...
+
+    def obstacle(self, member: str) -> str | None:
+        """Why an API replica serves no model, by its own word; None when it does."""
+        ...
 
     def shard_state(self, shard: int) -> ShardState: ...
 
@@ -144,8 +190,11 @@ class Environment(Protocol):
         """The member's main process; None while it does not run."""
         ...
 
-    def is_down(self, member: str, identities: tuple[ProcessId, ...]) -> tuple[bool, str]:
-        """Look now: are these very processes gone, and does the member refuse connections? With what was seen."""
+    def is_down(self, member: str, identities: tuple[ProcessId, ...], pod: PodId | None = None) -> tuple[bool, str]:
+        """Look now: are these very processes and this very pod gone, and does the member refuse connections?
+
+        With what was seen.
+        """
         ...
 
     def stop(self, member: str) -> FaultProof: ...

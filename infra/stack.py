@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from infra.environment import EnvironmentFault
+from infra import lock
+from infra.environment import Environment, EnvironmentFault
+from infra.local import runtime
 from infra.local.environment import LocalEnvironment
 from infra.local.plan import LocalPlan
 from infra.topology import Topology, TopologyError, load
+
+if TYPE_CHECKING:
+    from infra.kubernetes.environment import KubernetesEnvironment
 
 PROJECT_VARIABLE: Final = "BREAKWATER_PROJECT"
 
@@ -43,6 +50,39 @@ def local_plan(environment: str) -> LocalPlan:
     return LocalPlan(topology)
 
 
-def open_environment(environment: str) -> LocalEnvironment:
+def open_environment(environment: str) -> Environment:
     """The running environment of that name, whatever runs it."""
-    return LocalEnvironment(local_plan(environment))
+    topology = topology_of(environment)
+    if topology.runtime == "local":
+        return LocalEnvironment(LocalPlan(topology))
+    return _on_kubernetes(topology)
+
+
+def _on_kubernetes(topology: Topology) -> KubernetesEnvironment:
+    # both bring a client of a second's import with them, which nobody needs who works on this machine
+    from infra.kubernetes.environment import KubernetesEnvironment  # noqa: PLC0415
+    from infra.kubernetes.plan import KubernetesPlan  # noqa: PLC0415
+
+    return KubernetesEnvironment(KubernetesPlan(topology))
+
+
+@contextlib.contextmanager
+def locked(environment: str) -> Iterator[Environment]:
+    """The environment, for one command at a time on this machine."""
+    topology = topology_of(environment)
+    if topology.runtime == "local":
+        plan = LocalPlan(topology)
+        with runtime.locked(plan):
+            yield LocalEnvironment(plan)
+        return
+    found = _on_kubernetes(topology)
+    found.files.make()
+    with lock.locked(found.files.lock, environment):
+        lock.wait_free(found.experiment_lock(), environment)
+        yield found
+
+
+def heal(environment: str) -> Sequence[str]:
+    """Undo what experiments left behind; one line for each thing undone."""
+    topology = topology_of(environment)
+    return runtime.heal(LocalPlan(topology)) if topology.runtime == "local" else _on_kubernetes(topology).heal()

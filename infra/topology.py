@@ -58,6 +58,13 @@ class Chaos(Model):
         """True when a fault may act on `component` (`postgres/shard-0` counts as `postgres`)."""
         return self.enabled and component.split("/", 1)[0] in self.components
 
+    def refusal(self, component: str, environment: str) -> str:
+        """What is said to whom it does not allow a fault."""
+        return (
+            f"faults on {component} are not allowed in {environment}: breakwater:chaos says enabled: "
+            f"{str(self.enabled).lower()}, components: {', '.join(self.components) or 'none'}"
+        )
+
 
 class Etcd(Model):
     members: Annotated[int, Field(ge=1, le=7)] = 3
@@ -254,10 +261,14 @@ class Edge(Model):
 
     @field_validator("clients")
     @classmethod
-    def _networks(cls, value: list[str]) -> list[str]:
-        for network in value:
-            ipaddress.ip_network(network)  # ValueError says what is wrong
-        return value
+    def _clients_networks(cls, value: list[str]) -> list[str]:
+        return _networks(value)
+
+
+def _networks(value: list[str]) -> list[str]:
+    for network in value:
+        ipaddress.ip_network(network)  # ValueError says what is wrong
+    return value
 
 
 class Sizes(Model):
@@ -292,6 +303,9 @@ class Volumes(Model):
 class Kubernetes(Model):
     """Only the kubernetes runtime.
 
+    `runners` are the networks from which experiments reach servers directly, as the servers' pods see them: where nodes
+    translate addresses, the nodes' own. Without any, none is reachable from outside, and nothing can be proven there.
+
     `context` is the one kubeconfig context that this environment may be applied to: never the ambient one.
     `placement` required: a member waits rather than share a node or crowd a zone; preferred: it starts where it can.
     `queue_depth_target` scales the API on requests waiting in each replica as well, where a metrics adapter serves
@@ -306,8 +320,14 @@ class Kubernetes(Model):
     edge: Edge = Edge()
     sizes: Sizes = Sizes()
     volumes: Volumes = Volumes()
+    runners: list[str] = []
     api_cpu_target: Annotated[int, Field(ge=10, le=95)] = 70
     queue_depth_target: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("runners")
+    @classmethod
+    def _runners_networks(cls, value: list[str]) -> list[str]:
+        return _networks(value)
 
 
 class Local(Model):
@@ -379,6 +399,11 @@ class Topology(Model):
             raise ValueError(
                 f"kubernetes.context is {self.kubernetes.context}: only the environment production may name it, an "
                 f"update of {self.environment} would change production's cluster"
+            )
+        if self.kubernetes.runners and not self.chaos.enabled:
+            raise ValueError(
+                "kubernetes.runners lets experiments reach the servers, but chaos.enabled is false: no experiment runs "
+                "here, so leave it out"
             )
         needed = self.api.jvm_heap_mb + API_BASE_MB
         if self.kubernetes.sizes.api.memory_mb < needed:

@@ -33,12 +33,29 @@ from loadtests.record import NO_SHARD, Durability, Error, Kind, Recorder
 from services.contracts.events import Event, EventLog
 
 
+class EdgeTls(ssl.SSLContext):
+    """A client's context: the edge proves `name`, or where that is None the host that is connected to."""
+
+    name: str | None
+
+    def __new__(cls, name: str | None) -> EdgeTls:
+        context = super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
+        context.name = name
+        return context
+
+    def wrap_socket(self, *arguments: Any, **options: Any) -> Any:
+        return super().wrap_socket(
+            *arguments, **(options if self.name is None else options | {"server_hostname": self.name})
+        )
+
+
 def _prepare() -> tuple[LoadPlan, dict[str, str], list[Sample], ssl.SSLContext]:
     """All that can be wrong before anything starts; says so and ends the process, as Locust itself would go on idle."""
     try:
         plan = LoadPlan.from_environment()
         headers = {"Authorization": f"Bearer {plan.token()}", "Content-Type": "application/json"}
-        tls = ssl.create_default_context(cafile=str(plan.ca_file))
+        tls = EdgeTls(plan.edge_name)
+        tls.load_verify_locations(cafile=str(plan.ca_file))
         tls.minimum_version = ssl.TLSVersion.TLSv1_3
         return plan, headers, plan.samples() if plan.rates.predict > 0 else [], tls
     except LoadError as error:

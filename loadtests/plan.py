@@ -15,6 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from loadtests.record import NO_SERVER
 from services.contracts.shards import ShardEndpoints
 from services.contracts.slots import SlotMap
+from services.coordination.endpoints import EtcdEndpoints
 
 PLAN_VARIABLE: Final = "BREAKWATER_LOAD_PLAN"
 LONGEST_S: Final = 4 * 3600
@@ -66,9 +67,13 @@ class LoadPlan(_Strict):
     schema_: Literal[1] = Field(default=1, alias="schema")
     environment: str
     edge_url: str
+    edge_name: str | None = None
+    """What the edge's certificate must name, where that is not the URL's host."""
     ca_file: Path
     token_file: Path
-    etcd: tuple[str, ...]
+    etcd: EtcdEndpoints
+    addresses: tuple[str, ...] = ()
+    """Of the cluster that runs the environment: beside loopback the only ones that get load."""
     shards: tuple[ShardEndpoints, ...] = Field(min_length=1)
     members: tuple[str, ...]
     slot_map: SlotMap
@@ -86,15 +91,20 @@ class LoadPlan(_Strict):
     event_log: Path
 
     @model_validator(mode="after")
-    def _bounded_and_local(self) -> LoadPlan:
+    def _bounded_and_ours(self) -> LoadPlan:
         if not 0 < self.end_ns - self.start_ns <= LONGEST_S * 1_000_000_000:
             raise ValueError(f"end_ns must be after start_ns and at most {LONGEST_S} s later")
-        url = urlsplit(self.edge_url)
-        if url.scheme != "https" or url.hostname not in LOOPBACK:
-            raise ValueError(f"edge_url must be https on loopback, got {self.edge_url}: load is for this machine only")
+        url, allowed = urlsplit(self.edge_url), LOOPBACK | set(self.addresses)
+        where = "on loopback or an address of the cluster"
+        if url.scheme != "https" or url.hostname not in allowed:
+            raise ValueError(
+                f"edge_url must be https {where}, got {self.edge_url}: load is for one's own platform only"
+            )
         for host in (entry for shard in self.shards for entry in shard.hosts):
-            if host.host not in LOOPBACK:
-                raise ValueError(f"{host.name} is at {host.host}, not on loopback: load is for this machine only")
+            if host.reached_at not in allowed:
+                raise ValueError(
+                    f"{host.name} is at {host.reached_at}, not {where}: load is for one's own platform only"
+                )
             if host.name not in self.members:
                 raise ValueError(f"{host.name} is missing from members: its operations could not be told apart")
         return self

@@ -28,8 +28,8 @@ def doubt_fault(evidence: Evidence, run: RunRecord) -> str | None:
     for fault in run.faults:
         if not fault.proven:
             return f"the fault on {fault.member} is not proven to have happened"
-        if not fault.pids:
-            return f"the fault on {fault.member} names no process that it struck"
+        if not fault.names_its_victim:
+            return f"the fault on {fault.member} names no process and no pod that it struck"
     return doubt_clocks(evidence, run)
 
 

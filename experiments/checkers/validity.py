@@ -35,7 +35,7 @@ def fault_proven(history: History, evidence: Evidence, promise: Promise, run: Ru
         return unknown(promise, "no fault was recorded", value=0, out_of="0 of 1")
     doubt = doubt_clocks(evidence, run)
     proven = evidence.first("fault", "proven", after_ns=fault.t_ns)
-    if doubt is None and not (fault.proven and fault.pids):
+    if doubt is None and not (fault.proven and fault.names_its_victim):
         doubt = f"nothing shows that the fault on {fault.member} had an effect"
     if doubt is None and proven is None:
         doubt = f"run.json calls the fault on {fault.member} proven, but no event says so"

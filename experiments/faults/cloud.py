@@ -16,7 +16,6 @@ from experiments.probes.h2o import SOURCE, cloud_of, keeper_key, lacking
 from infra.environment import Environment, FaultRefused, Member
 from infra.stack import open_environment
 from services.contracts.events import Event, monotonic_clock_id, read_events
-from services.coordination.etcd import EtcdClient
 
 Whom = Literal["leader", "node", "keeper"]
 Again = Literal["no", "at-once", "while-forming"]
@@ -134,6 +133,6 @@ def _ordered(run_dir: str) -> bool:
 
 
 def _etcd_value(target: Environment, key: str) -> str | None:
-    with contextlib.closing(EtcdClient([m.url for m in target.members("etcd") if m.url])) as etcd:
+    with contextlib.closing(target.etcd().client()) as etcd:
         found = etcd.get(key)
     return None if found is None else found.value

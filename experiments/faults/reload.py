@@ -23,7 +23,6 @@ from infra.stack import local_plan, open_environment
 from loadtests.plan import LoadPlan
 from services.contracts.events import Event, monotonic_clock_id
 from services.contracts.flights import MODEL_NAME
-from services.coordination.etcd import EtcdClient
 
 Artifact = Literal["sound", "slow", "corrupt", "schema", "golden"]
 
@@ -223,7 +222,7 @@ def _await_candidate(target: Environment) -> None:
     """Return as soon as replicas are asked to prepare a candidate."""
     key = f"/breakwater/{target.name}/models/{MODEL_NAME}/candidate"
     end = time.monotonic() + ANNOUNCED_S
-    with contextlib.closing(EtcdClient([m.url for m in target.members("etcd") if m.url])) as etcd:
+    with contextlib.closing(target.etcd().client()) as etcd:
         while etcd.get(key) is None:
             if time.monotonic() > end:
                 raise ExperimentError(f"no candidate was announced within {ANNOUNCED_S:.0f} s of the order to reload")

@@ -57,9 +57,10 @@ def prove(environment: str, run_dir: str) -> dict[str, Any]:
     target = open_environment(environment)
     seen = {}
     for fault in unproven(run_dir):
-        identities = tuple(runtime.ProcessId(p.pid, p.start_ticks, p.name) for p in fault.pids)
-        proven, evidence = target.is_down(fault.member, identities)
-        proven = proven and bool(identities)
+        identities = tuple(runtime.ProcessId(p.pid, p.start_ticks, p.name, p.pod) for p in fault.pids)
+        pod = None if fault.pod is None else runtime.PodId(fault.pod.name, fault.pod.uid)
+        proven, evidence = target.is_down(fault.member, identities, pod)
+        proven = proven and fault.names_its_victim
         write_effect(Path(run_dir), fault, proven=proven, evidence=evidence)
         seen[fault.member] = {"proven": proven, "evidence": evidence}
     return seen

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from experiments.errors import ExperimentError, fields
 from experiments.evidence import EVENTS_FILE
-from experiments.record import FaultRecord, ProcessId
+from experiments.record import FaultRecord, PodId, ProcessId
 from infra.environment import FaultProof
 from services.contracts.events import Event, EventLog, monotonic_clock_id
 
@@ -52,7 +52,8 @@ def record_fault(
         method=proof.method,
         hold=proof.hold,
         t_ns=proof.t_ns,
-        pids=tuple(ProcessId(pid=p.pid, start_ticks=p.start_ticks, name=p.name) for p in proof.processes),
+        pids=tuple(ProcessId(pid=p.pid, start_ticks=p.start_ticks, name=p.name, pod=p.pod) for p in proof.processes),
+        pod=None if proof.pod is None else PodId(name=proof.pod.name, uid=proof.pod.uid),
         proven=False,
         evidence="not looked at",
         old_timeline=old_timeline,

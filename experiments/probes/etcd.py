@@ -11,7 +11,7 @@ from experiments.probes.watchers import Watcher, watch
 from loadtests.plan import LoadPlan
 from services.contracts.events import Event, EventLog
 from services.contracts.shards import leader_key
-from services.coordination.etcd import EtcdClient, EtcdError
+from services.coordination.etcd import EtcdError
 
 SOURCE: Final = "etcd"
 RETRY_S: Final = 0.2
@@ -20,7 +20,7 @@ RETRY_S: Final = 0.2
 
 def watch_leader(plan: LoadPlan, shard: int, log: EventLog, stop: threading.Event) -> None:
     """Append `leader_set` and `leader_deleted` for one shard until `stop`; the present leader is noted first."""
-    client = EtcdClient(plan.etcd)
+    client = plan.etcd.client()
     key = leader_key(plan.environment, shard)
     leader: str | None = None
     revision = 0

@@ -21,7 +21,7 @@ from infra.environment import Environment
 from infra.stack import open_environment
 from loadtests.plan import LoadPlan
 from services.contracts.events import Event, EventLog
-from services.coordination.etcd import EtcdClient, EtcdError
+from services.coordination.etcd import EtcdError
 
 SOURCE: Final = "h2o"
 POLL_S: Final = 0.25
@@ -87,7 +87,7 @@ def watch_cloud(environment: Environment, log: EventLog, stop: threading.Event) 
 
 def watch_epoch(plan: LoadPlan, log: EventLog, stop: threading.Event) -> None:
     """Append `epoch` for each generation that is raised; one that was there before is none."""
-    client = EtcdClient(plan.etcd)
+    client = plan.etcd.client()
     key = epoch_key(plan.environment)
     generation: int | None = None
     while not stop.is_set():

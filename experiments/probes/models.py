@@ -12,7 +12,7 @@ from experiments.probes.watchers import Watcher, watch
 from loadtests.plan import LoadPlan
 from services.contracts.events import Event, EventLog
 from services.contracts.flights import MODEL_NAME
-from services.coordination.etcd import EtcdClient, EtcdError
+from services.coordination.etcd import EtcdError
 
 SOURCE: Final = "models"
 RETRY_S: Final = 0.2
@@ -20,7 +20,7 @@ RETRY_S: Final = 0.2
 
 def watch_pointer(plan: LoadPlan, log: EventLog, stop: threading.Event) -> None:
     """Append `pointer` with version and generation, the present one first and then each move."""
-    client = EtcdClient(plan.etcd)
+    client = plan.etcd.client()
     key = f"/breakwater/{plan.environment}/models/{MODEL_NAME}/pointer"
     revision, known = 0, 0
     while not stop.is_set():

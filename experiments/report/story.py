@@ -155,7 +155,8 @@ def _struck(fault: FaultRecord) -> str:
     if fault.shard is None:
         return f"{fault.member} {done(fault)}"
     processes = count(len(fault.pids), "process", "processes")
-    return f"{fault.method} to {processes} of {fault.member} (primary, timeline {fault.old_timeline})"
+    pod = "" if fault.pod is None else ", and its pod deleted"
+    return f"{fault.method} to {processes} of {fault.member} (primary, timeline {fault.old_timeline}){pod}"
 
 
 def _lag(lag: object) -> str:

@@ -10,26 +10,27 @@ import pulumi
 from pulumi_kubernetes import core, meta, networking, rbac, storage
 
 from infra.kubernetes.component import Component
-from infra.kubernetes.plan import CLIENTS, DNS, LABEL_DOMAIN, KubernetesPlan, Workload
+from infra.kubernetes.plan import CHAOS_LABEL, DNS, KubernetesPlan, Workload
 from infra.kubernetes.pods import MANAGED, metadata
 
 WORKLOADS: Final[tuple[Workload, ...]] = get_args(Workload)
 POD_SECURITY_VERSION: Final = "v1.30"
 """The oldest Kubernetes that we support: a newer one must not tighten the rules under us unseen."""
-CHAOS_LABEL: Final = f"{LABEL_DOMAIN}/chaos"
 RUNNER: Final = "experiment-runner"
 
 RUNNER_RULES: Final[tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = (
-    ("", ("pods",), ("get", "list", "watch", "delete")),
+    ("", ("namespaces",), ("get",)),
+    ("", ("pods",), ("get", "list", "delete")),
     ("", ("pods/log",), ("get",)),
-    ("", ("pods/exec", "pods/portforward"), ("create",)),
-    ("", ("services", "persistentvolumeclaims", "events"), ("get", "list", "watch")),
-    ("discovery.k8s.io", ("endpointslices",), ("get", "list", "watch")),
-    ("apps", ("statefulsets", "deployments"), ("get", "list", "watch")),
-    ("apps", ("statefulsets/scale", "deployments/scale"), ("get", "patch")),
-    ("networking.k8s.io", ("networkpolicies",), ("get", "list", "create", "delete")),
+    # the Python client opens exec by a GET that becomes a websocket, kubectl by a POST
+    ("", ("pods/exec",), ("get", "create")),
+    ("", ("services",), ("get", "list")),
+    ("apps", ("statefulsets", "deployments"), ("get", "list")),
 )
-"""What experiments need to do their faults, and nothing that reads a Secret or outlives the namespace."""
+"""What experiments need to do their faults, and nothing that reads a Secret or outlives the namespace.
+
+`namespaces` in a Role is this one alone: whether it opted in to faults.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +151,14 @@ def _ports(*numbers: int, protocols: tuple[str, ...] = ("TCP",)) -> list[network
 def _ingress(plan: KubernetesPlan, workload: Workload) -> list[networking.v1.NetworkPolicyIngressRuleArgs]:
     rules = []
     for flow in plan.flows_to(workload):
-        if flow.source == CLIENTS:
-            peers = [
-                networking.v1.NetworkPolicyPeerArgs(ip_block=networking.v1.IPBlockArgs(cidr=network))
-                for network in plan.settings.edge.clients
-            ]
-        else:
-            peers = [_peer(plan, flow.source)]
+        match flow.source:
+            case "clients" | "runners":
+                peers = [
+                    networking.v1.NetworkPolicyPeerArgs(ip_block=networking.v1.IPBlockArgs(cidr=network))
+                    for network in plan.networks(flow.source)
+                ]
+            case _:
+                peers = [_peer(plan, flow.source)]
         rules.append(networking.v1.NetworkPolicyIngressRuleArgs(from_=peers, ports=_ports(*flow.ports)))
     return rules
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -14,6 +14,8 @@ from services.coordination import tls
 from services.registry import registry
 
 LABEL_DOMAIN: Final = "breakwater.dev"
+CHAOS_LABEL: Final = f"{LABEL_DOMAIN}/chaos"
+"""By this label, `enabled`, a namespace opts in to faults."""
 PYTHON: Final = "/opt/breakwater/bin/python"
 """Where every image with our code keeps its interpreter (docs/architecture/kubernetes.md, images)."""
 POSTGRES_BIN: Final = Path("/usr/lib/postgresql/15/bin")
@@ -49,13 +51,15 @@ Workload = Literal["etcd", "postgres", "redis", "h2o", "registry", "api", "edge"
 """What has pods; `migrate` and `load` are Jobs."""
 CLIENTS: Final = "clients"
 """The networks of `kubernetes.edge.clients`, outside the cluster."""
+RUNNERS: Final = "runners"
+"""The networks of `kubernetes.runners`, outside the cluster: those who run experiments."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
     """One connection that the platform makes; everything else is denied."""
 
-    source: Workload | Literal["clients"]
+    source: Workload | Literal["clients", "runners"]
     target: Workload
     ports: tuple[int, ...]
 
@@ -82,6 +86,26 @@ FLOWS: Final = (
     Flow("load", "etcd", (ETCD_CLIENT,)),
 )
 """Who opens connections to whom. Probes come from the node itself, which no NetworkPolicy keeps out."""
+
+EXPERIMENT_FLOWS: Final = (
+    Flow(RUNNERS, "postgres", (POSTGRES, PATRONI)),
+    Flow(RUNNERS, "etcd", (ETCD_CLIENT,)),
+)
+"""What experiments ask directly: writers, readers and probes each member, and the leader keys. Only with chaos on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A member that experiments reach directly, and the ports of its pod by name."""
+
+    member: str
+    workload: Workload
+    shard: int | None
+    ports: Mapping[str, int]
+
+    @property
+    def service(self) -> str:
+        return f"reach-{self.member}"
 
 
 class KubernetesPlan:
@@ -192,8 +216,28 @@ class KubernetesPlan:
 
     # Flows
 
+    @property
+    def flows(self) -> tuple[Flow, ...]:
+        return (*FLOWS, *EXPERIMENT_FLOWS) if self.settings.runners else FLOWS
+
+    def networks(self, source: Literal["clients", "runners"]) -> list[str]:
+        """The networks of a source outside the cluster."""
+        return self.settings.edge.clients if source == CLIENTS else self.settings.runners
+
     def flows_to(self, workload: Workload) -> Iterator[Flow]:
-        return (flow for flow in FLOWS if flow.target == workload)
+        return (flow for flow in self.flows if flow.target == workload)
 
     def flows_from(self, workload: Workload) -> Iterator[Flow]:
-        return (flow for flow in FLOWS if flow.source == workload)
+        return (flow for flow in self.flows if flow.source == workload)
+
+    # Access from outside
+
+    def reached_members(self) -> Iterator[Reached]:
+        """Every member that has an address of its own outside the cluster; none without `kubernetes.runners`."""
+        if not self.settings.runners:
+            return
+        for name in self.etcd_members:
+            yield Reached(name, "etcd", None, {"client": ETCD_CLIENT})
+        for shard in self.shards:
+            for name in self.shard_members(shard):
+                yield Reached(name, "postgres", shard, {"postgres": POSTGRES, "patroni": PATRONI})

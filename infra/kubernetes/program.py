@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_kubernetes
 
+from infra.kubernetes.access import Access
 from infra.kubernetes.api import Api, ApiConfig
 from infra.kubernetes.credentials import StackSecrets
 from infra.kubernetes.edge import Edge, EdgeConfig
@@ -36,6 +37,7 @@ class Platform:
     registry: Registry
     edge: Edge
     mage: Mage
+    access: Access | None
 
 
 def deploy(plan: KubernetesPlan) -> Platform:
@@ -67,7 +69,8 @@ def deploy(plan: KubernetesPlan) -> Platform:
     registry = Registry("registry", RegistryConfig.of(plan), secrets, options(api))
     edge = Edge("edge", EdgeConfig.of(plan), secrets, options(api))
     mage = Mage("mage", MageConfig.of(plan), secrets, options(migrate, h2o, api))
-    return Platform(ground, etcd, redis, shards, migrate, load, h2o, api, registry, edge, mage)
+    access = Access("access", plan, options(etcd, *shards)) if plan.settings.runners else None
+    return Platform(ground, etcd, redis, shards, migrate, load, h2o, api, registry, edge, mage, access)
 
 
 def export(plan: KubernetesPlan, platform: Platform) -> None:

@@ -18,7 +18,9 @@ from infra.environment import (
     EnvironmentFault,
     FaultProof,
     FaultRefused,
+    Health,
     Member,
+    PodId,
     ProcessId,
     Scope,
     ShardState,
@@ -29,7 +31,8 @@ from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
 from infra.local.processes import Process
 from infra.local.secrets import redis_password_file
 from infra.local.supervisor import ProgramState, Supervisor, SupervisorDown
-from services.contracts.shards import ShardEndpoints
+from services.contracts.shards import HostPort, ShardEndpoints
+from services.coordination.endpoints import EtcdEndpoints
 from services.h2o.node import EVENTS
 
 PROOF_S: Final = 5.0
@@ -92,11 +95,22 @@ class LocalEnvironment:
     def shards(self) -> tuple[ShardEndpoints, ...]:
         return self.plan.all_shards()
 
+    def etcd(self) -> EtcdEndpoints:
+        return EtcdEndpoints(
+            hosts=tuple(HostPort(name=m.name, host=LOOPBACK, port=m.port) for m in self.plan.of("etcd"))
+        )
+
     def shard_state(self, shard: int) -> ShardState:
         return probe.shard_state(self.plan, shard)
 
     def experiment_lock(self) -> Path:
         return self.plan.experiment_lock
+
+    def health(self) -> tuple[Health, ...]:
+        return probe.ask_all(self.plan, self._supervisor.states())
+
+    def obstacle(self, member: str) -> str | None:
+        return probe.obstacle(self._plan(member))
 
     def logs(self, member: str) -> tuple[Path, ...]:
         directory = self._plan(member).directory / "log"
@@ -124,7 +138,7 @@ class LocalEnvironment:
     def wait_ready(self, *, timeout_s: float) -> None:
         end = time.monotonic() + timeout_s
         while True:
-            sick = next((h for h in probe.ask_all(self.plan, self._supervisor.states()) if not h.healthy), None)
+            sick = next((line for line in self.health() if not line.healthy), None)
             if sick is None:
                 return
             if time.monotonic() > end:
@@ -170,7 +184,7 @@ class LocalEnvironment:
         process = processes.read(state.pid) if state is not None and state.pid is not None else None
         return process.id if process is not None else None
 
-    def is_down(self, member: str, identities: tuple[ProcessId, ...]) -> tuple[bool, str]:
+    def is_down(self, member: str, identities: tuple[ProcessId, ...], pod: PodId | None = None) -> tuple[bool, str]:
         plan = self._plan(member)
         left = [p for p in identities if processes.is_alive(p)]
         closed = self._refuses(plan)
@@ -332,13 +346,13 @@ class LocalEnvironment:
 
     def _allowed(self, member: str) -> MemberPlan:
         plan = self._plan(member)
-        chaos = self.plan.topology.chaos
-        if not chaos.allows(plan.component):
-            raise FaultRefused(
-                f"faults on {plan.component} are not allowed in {self.name}: breakwater:chaos says enabled: "
-                f"{str(chaos.enabled).lower()}, components: {', '.join(chaos.components) or 'none'}"
-            )
+        self.admit_faults(plan.component)
         return plan
+
+    def admit_faults(self, component: str) -> None:
+        chaos = self.plan.topology.chaos
+        if not chaos.allows(component):
+            raise FaultRefused(chaos.refusal(component, self.name))
 
     def _programs(self, member: str) -> list[ProgramState]:
         return [state for state in self._supervisor.states().values() if state.member == member]

@@ -7,13 +7,13 @@ import json
 import socket
 import ssl
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Final
 
 import redis
 import urllib3
 
-from infra.environment import EnvironmentFault, ShardState
+from infra import patroni
+from infra.environment import EnvironmentFault, Health, ShardState
 from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
 from infra.local.supervisor import ProgramState
 
@@ -24,19 +24,6 @@ BLOCK_SLACK_S: Final = 5.0
 """Beyond the time that a loop is blocked: what its requests waited for is answered first."""
 
 _http = urllib3.PoolManager(timeout=ASK_TIMEOUT_S, retries=False, maxsize=4)
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """One member's line in `status`. `lag_bytes` is what a replica has yet to receive."""
-
-    member: str
-    component: str
-    role: str
-    healthy: bool
-    state: str
-    timeline: int | None = None
-    lag_bytes: int | None = None
 
 
 def get_json(url: str, *, method: str = "GET", body: bytes | None = None) -> tuple[int, dict[str, Any]]:
@@ -132,22 +119,7 @@ def _etcd(plan: LocalPlan, member: MemberPlan) -> Health:
 def _postgres(plan: LocalPlan, member: MemberPlan) -> Health:
     _, own = get_json(f"http://{LOOPBACK}:{member.aux_port}/patroni")
     _, cluster = get_json(f"http://{LOOPBACK}:{member.aux_port}/cluster")
-    role = "primary" if own.get("role") in {"primary", "master"} else "replica"
-    state = str(own.get("replication_state") or own.get("state") or "unknown")
-    seen: dict[str, Any] = next((m for m in cluster.get("members", []) if m.get("name") == member.name), {})
-    lag = seen.get("lag")
-    healthy = own.get("state") == "running" and (role == "primary" or state == "streaming")
-    if role == "replica" and _is_synchronous(own):
-        role = "sync replica"
-    return Health(
-        member.name,
-        member.component,
-        role,
-        healthy,
-        state,
-        timeline=own.get("timeline") or seen.get("timeline"),
-        lag_bytes=lag if isinstance(lag, int) else (0 if role == "primary" else None),
-    )
+    return patroni.health(member.name, member.component, own, cluster)
 
 
 def _redis(plan: LocalPlan, member: MemberPlan) -> Health:
@@ -200,22 +172,8 @@ _ASK: Final = {
 
 
 def shard_state(plan: LocalPlan, shard: int) -> ShardState:
-    """Ask every member of the shard about itself; primary None when none says that it is.
-
-    What one member says of others is not taken: it comes from etcd and outlives a crash by the lease's ttl.
-    """
-    answers = {member.name: _own_state(member) for member in plan.of_shard(shard)}
-    primary = next((name for name, own in answers.items() if _is_primary(own)), None)
-    replicas = {name: own for name, own in answers.items() if name != primary}
-    senders = answers[primary].get("replication", []) if primary else []
-    return ShardState(
-        shard=shard,
-        primary=primary,
-        timeline=answers[primary].get("timeline") if primary else None,
-        streaming=frozenset(name for name, own in replicas.items() if own.get("replication_state") == "streaming"),
-        # the primary's own view: only whom it counts can acknowledge a commit
-        synchronous=frozenset(s["application_name"] for s in senders if s.get("sync_state") in {"quorum", "sync"}),
-    )
+    """Ask every member of the shard about itself; primary None when none says that it is."""
+    return patroni.shard_state(shard, {member.name: _own_state(member) for member in plan.of_shard(shard)})
 
 
 def missing_redundancy(plan: LocalPlan, shard: int) -> str | None:
@@ -237,11 +195,3 @@ def _own_state(member: MemberPlan) -> dict[str, Any]:
         return get_json(f"http://{LOOPBACK}:{member.aux_port}/patroni")[1]
     except (OSError, urllib3.exceptions.HTTPError):
         return {}
-
-
-def _is_primary(own: dict[str, Any]) -> bool:
-    return own.get("role") in {"primary", "master"} and own.get("state") == "running"
-
-
-def _is_synchronous(own: dict[str, Any]) -> bool:
-    return bool(own.get("sync_standby") or own.get("quorum_standby"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -13,10 +12,11 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, Protocol, TextIO
+from typing import Final, Protocol
 
 from pydantic import ValidationError
 
+from infra import lock
 from infra.environment import EnvironmentFault, ProcessId
 from infra.local import defects, probe, processes, secrets, servers, shard_config, tls
 from infra.local import supervisor as supervision
@@ -42,8 +42,6 @@ stop, and Patroni gives its leader keys back to a living etcd."""
 WAKE_EVERY_S: Final = 0.5
 """How often Patroni is asked to look again while its shard is not whole. By itself it looks once per loop_wait: the
 primary of a new shard would count its replicas, which stream within three seconds, only up to 10 s later."""
-EXPERIMENT_ENDS_S: Final = 60.0
-"""An experiment is interrupted when its command dies, and then undoes its faults: a member's start takes seconds."""
 LEFTOVER_S: Final = 30.0
 """Postgres' own fast shutdown needs a checkpoint."""
 MIN_FREE_BYTES: Final = 2 * 1024**3
@@ -78,47 +76,9 @@ def locked(plan: LocalPlan) -> Iterator[None]:
     An experiment whose command was killed may still be about to strike, or to undo: its end is waited for.
     """
     _make_state(plan)
-    with _lock_file(plan) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            raise EnvironmentFault(
-                f"another breakwater command works on {plan.environment} (pid {lock.read().strip() or '?'}); "
-                "wait for it or end it"
-            ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        _wait_for_experiment(plan)
+    with lock.locked(plan.state / "lock", plan.environment):
+        lock.wait_free(plan.experiment_lock, plan.environment)
         yield
-
-
-def _wait_for_experiment(plan: LocalPlan) -> None:
-    end = time.monotonic() + EXPERIMENT_ENDS_S
-    with plan.experiment_lock.open("a") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if time.monotonic() > end:
-                    raise EnvironmentFault(
-                        f"an experiment on {plan.environment}, whose command was killed, has not ended within "
-                        f"{EXPERIMENT_ENDS_S:.0f} s; end it by hand (its command line holds {plan.experiment_lock})"
-                    ) from error
-                time.sleep(POLL_S)
-            else:
-                return
-
-
-def _lock_file(plan: LocalPlan) -> TextIO:
-    try:
-        return (plan.state / "lock").open("a+")
-    except OSError as error:
-        raise EnvironmentFault(
-            f"{error.filename} cannot be opened: {error.strerror}; run the command as the user who brought "
-            f"{plan.environment} up, or set XDG_STATE_HOME to another place"
-        ) from error
 
 
 def _make_state(plan: LocalPlan) -> None:
@@ -308,11 +268,6 @@ def heal(plan: LocalPlan) -> tuple[str, ...]:
         if shard_config.configure(plan, shard):
             done.append(f"configuration of shard {shard} as the topology says")
     return tuple(done)
-
-
-def healthy(plan: LocalPlan) -> tuple[probe.Health, ...]:
-    """Every member's health now; raises SupervisorDown when the environment is not up."""
-    return probe.ask_all(plan, Supervisor(plan).states())
 
 
 def _preflight(plan: LocalPlan, account: Account) -> None:

@@ -28,6 +28,7 @@ ZONE: Final = "topology.kubernetes.io/zone"
 NODE: Final = "kubernetes.io/hostname"
 CHAOS: Final = "breakwater.dev/chaos"
 RUNNER: Final = "experiment-runner"
+REACH: Final = "reach-"
 TLS_DEMANDS: Final = {
     "etcd": (r"ETCD_CLIENT_CERT_AUTH", r"ETCD_PEER_CLIENT_CERT_AUTH"),
     "redis": (r"(?m)^port 0$", r"(?m)^tls-port \d+$"),
@@ -183,6 +184,8 @@ def no_chaos_in_production(resources: Sequence[Resource], environment: Environme
             yield resource, "opts in to faults"
         if at(resource, "metadata", "name") == RUNNER:
             yield resource, "gives experiments rights"
+        if resource.get("kind") == "Service" and str(at(resource, "metadata", "name")).startswith(REACH):
+            yield resource, "lets experiments reach a server from outside"
 
 
 def pod_security(resources: Sequence[Resource], environment: Environment) -> Breaches:

@@ -34,11 +34,19 @@ def leader_key(environment: str, shard: int) -> str:
 
 
 class HostPort(BaseModel):
+    """One member. `host` is what its certificate names; `address` is where it is reached by those who do not resolve
+    that name, as from outside a cluster."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     host: str
     port: int = Field(gt=0, lt=65536)
+    address: str | None = None
+
+    @property
+    def reached_at(self) -> str:
+        return self.address or self.host
 
 
 class ShardEndpoints(BaseModel):
@@ -65,11 +73,18 @@ class ShardEndpoints(BaseModel):
             user=self.user,
             passfile=str(self.passfile),
             target_session_attrs=target,
+            **self._addresses(),
             connect_timeout=str(CONNECT_TIMEOUT_S),
             application_name=application_name,
             **self._security(),
             **KEEPALIVE,
         )
+
+    def _addresses(self) -> dict[str, str]:
+        """libpq connects to `hostaddr` and verifies the certificate by `host`; an empty one is looked up."""
+        if all(entry.address is None for entry in self.hosts):
+            return {}
+        return {"hostaddr": ",".join(entry.address or "" for entry in self.hosts)}
 
     def _security(self) -> dict[str, str]:
         if self.root_certificate is None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
@@ -79,8 +81,16 @@ class EtcdClient:
     `EtcdOutcomeUnknown` is raised and the caller has to read before trying again.
     """
 
-    def __init__(self, endpoints: Sequence[str], *, timeout_s: float = 1.0) -> None:
-        """`endpoints`: URLs like http://127.0.0.1:2379, all http or all https (services/coordination/tls.py says how).
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        *,
+        timeout_s: float = 1.0,
+        tls: ssl.SSLContext | None = None,
+        addresses: Mapping[str, str] | None = None,
+    ) -> None:
+        """`endpoints`: URLs like http://127.0.0.1:2379, all http or all https (services/coordination/tls.py says how,
+        unless `tls` does). `addresses`: where their hosts are reached, for names that are not to be looked up.
 
         `timeout_s` bounds one attempt at one server, seconds.
         """
@@ -90,7 +100,8 @@ class EtcdClient:
                 f"etcd endpoints must be URLs, all http:// or all https://, got {list(endpoints)!r}: correct the "
                 "configuration"
             )
-        self._tls = context_from() if schemes == {"https"} else None
+        self._tls = (tls or context_from()) if schemes == {"https"} else None
+        self._addresses = dict(addresses or {})
         self._endpoints = tuple(url.rstrip("/") for url in endpoints)
         self._timeout_s = timeout_s
         self._current = 0
@@ -172,6 +183,7 @@ class EtcdClient:
                     {"create_request": create},
                     timeout_s=self._timeout_s,
                     tls=self._tls,
+                    address=self._addresses.get(urlsplit(self._endpoints[self._current]).hostname or ""),
                 ) as stream:
                     for message in stream.messages(idle_s=WATCH_IDLE_S, stop=stop):
                         result = self._watch_result(message, key)
@@ -219,7 +231,7 @@ class EtcdClient:
         raise EtcdUnavailable(f"no etcd server answered {method} ({'; '.join(failures)}): check that etcd has a quorum")
 
     def _post(self, endpoint: str, method: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        response = self._pool.request("POST", f"{endpoint}/v3/{method}", body=json.dumps(body).encode())
+        response = self._pool_of(endpoint).request("POST", f"/v3/{method}", body=json.dumps(body).encode())
         try:
             answer = json.loads(response.data)
         except ValueError as error:
@@ -235,6 +247,13 @@ class EtcdClient:
         if code == NOT_FOUND_CODE and "lease" in str(reason):
             raise LeaseGone(f"etcd {method} at {endpoint}: {reason}: grant a new lease and put its keys again")
         raise EtcdError(f"etcd {method} at {endpoint} was refused: {reason}: correct the request")
+
+    def _pool_of(self, endpoint: str) -> urllib3.HTTPConnectionPool:
+        """Connections to the endpoint's address, which must prove the endpoint's name."""
+        url = urlsplit(endpoint)
+        name = url.hostname or ""
+        proof = {} if self._tls is None else {"server_hostname": name}
+        return self._pool.connection_from_host(self._addresses.get(name, name), url.port, url.scheme, proof)
 
     def _move_on(self) -> None:
         self._current = (self._current + 1) % len(self._endpoints)

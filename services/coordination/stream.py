@@ -30,9 +30,19 @@ class LineStream:
     """
 
     def __init__(
-        self, endpoint: str, path: str, body: Mapping[str, Any], *, timeout_s: float, tls: ssl.SSLContext | None = None
+        self,
+        endpoint: str,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        timeout_s: float,
+        tls: ssl.SSLContext | None = None,
+        address: str | None = None,
     ) -> None:
-        """Connects and sends; `timeout_s` bounds connecting and the wait for the first byte. Raises StreamBroken."""
+        """Connects and sends; `timeout_s` bounds connecting and the wait for the first byte. Raises StreamBroken.
+
+        `address`: where the endpoint's host is reached, if its name is not to be looked up.
+        """
         url = urlsplit(endpoint)
         payload = json.dumps(body).encode()
         head = (
@@ -42,7 +52,7 @@ class LineStream:
         )
         self._where = f"{endpoint}{path}"
         try:
-            self._socket = socket.create_connection((url.hostname or "", url.port or 80), timeout=timeout_s)
+            self._socket = socket.create_connection((address or url.hostname or "", url.port or 80), timeout=timeout_s)
             if tls is not None:
                 self._socket = tls.wrap_socket(self._socket, server_hostname=url.hostname)
             self._socket.sendall(head.encode() + payload)

@@ -18,7 +18,7 @@ from services.contracts.events import Event, read_events
 from services.contracts.shards import leader_key
 from services.coordination.etcd import EtcdClient
 from tests.integration.coordination.etcd_cluster import EtcdCluster
-from tests.integration.loadtests.plans import write_plan
+from tests.integration.loadtests.plans import etcd_at, write_plan
 from tests.integration.loadtests.postgres_server import DATABASE, PostgresServer
 
 pytestmark = pytest.mark.integration
@@ -99,7 +99,12 @@ def test_a_leader_key_is_seen_when_it_goes_and_comes(tmp_path: Path) -> None:
     with EtcdCluster(tmp_path / "etcd", 1) as cluster:
         server = PostgresServer(tmp_path, "shard-0-0", "never started")
         path, plan = write_plan(
-            tmp_path, [server.endpoints(0)], rates=RATES, seconds=120, etcd=cluster.clients, environment="test"
+            tmp_path,
+            [server.endpoints(0)],
+            rates=RATES,
+            seconds=120,
+            etcd=etcd_at(*cluster.clients),
+            environment="test",
         )
         client = EtcdClient(cluster.clients)
         key = leader_key("test", 0)
@@ -144,7 +149,12 @@ def test_a_machine_that_stands_still_is_seen(tmp_path: Path) -> None:
 
 def test_probes_end_by_the_stop_file_and_name_a_plan_that_is_missing(tmp_path: Path) -> None:
     server = PostgresServer(tmp_path, "shard-0-0", "never started")
-    path, plan = write_plan(tmp_path, [server.endpoints(0)], rates=RATES, seconds=120, etcd=["http://127.0.0.1:1"])
+    path, plan = write_plan(
+        tmp_path,
+        [server.endpoints(0)],
+        rates=RATES,
+        seconds=120,
+    )
     probes = [subprocess.Popen(command) for command in commands(PROBES, path)]
     time.sleep(2)
     plan.stop_file.touch()

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,8 +20,10 @@ import psycopg
 import pytest
 import urllib3
 
+from infra.kubernetes.inside import PROGRAM, STRIKE
 from infra.local.account import Account
 from services.contracts.events import read_events
+from services.contracts.shards import HostPort, ShardEndpoints
 from services.featurestore.provision import ProvisionConfig, provision
 from services.postgres.configure import MemberSettings, configure
 from tests.integration.coordination.etcd_cluster import free_ports
@@ -96,6 +99,15 @@ def shard(rendered: list[dict[str, Any]], secrets: Path, etcd: dict[str, str]) -
         yield made
 
 
+def inside(shard: Shard, verb: str, *words: str, stdin: str = "") -> list[dict[str, Any]]:
+    """What the program says that experiments run inside a pod."""
+    command = [sys.executable, "-c", PROGRAM, verb, str(shard.home), *words]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    user = Account.for_servers().name
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, user=user, env=environment, check=False)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 def end_postgres(home: Path) -> None:
     """What a killed Patroni leaves."""
     with suppress(OSError, ValueError):
@@ -108,6 +120,42 @@ def test_clients_get_tls_1_3_and_nothing_less(shard: Shard) -> None:
     assert row == ("TLSv1.3",)
     with pytest.raises(psycopg.OperationalError, match="no encryption"):
         shard.connect("disable")
+
+
+def test_a_client_outside_connects_to_an_address_and_demands_the_members_name(shard: Shard, tmp_path: Path) -> None:
+    passfile = tmp_path / "pgpass"
+    passfile.write_text(f"*:*:*:postgres:{shard.password}\n")
+    passfile.chmod(0o600)
+    name = "shard-0-0.postgres.breakwater-staging.svc.cluster.local"
+    host = HostPort(name="shard-0-0", host=name, port=shard.port, address="127.0.0.1")
+    outside = ShardEndpoints(
+        shard=0,
+        hosts=(host,),
+        dbname="postgres",
+        user="postgres",
+        passfile=passfile,
+        root_certificate=shard.home / "tls" / "ca.crt",
+    )
+    with psycopg.connect(outside.conninfo("read-write", application_name="test")) as connection:
+        assert connection.info.host == name, "by its name a client knows which member answered"
+    stranger = host.model_copy(update={"host": "shard-0-0.postgres.elsewhere.svc.cluster.local"})
+    with pytest.raises(psycopg.OperationalError, match="does not match host name"):
+        psycopg.connect(outside.model_copy(update={"hosts": (stranger,)}).conninfo("any", application_name="test"))
+
+
+def test_what_strikes_a_pod_finds_its_server_and_holds_it(shard: Shard) -> None:
+    (seen,) = inside(shard, "look", "[]")
+    names = [name for _, _, name in seen["processes"]]
+    assert "postgres" in names
+    assert seen["processes"][-1][0] == json.loads((shard.home / "run" / "patroni.pid").read_text())["pid"]
+    assert not seen["held"]
+    identities = json.dumps([entry[:2] for entry in seen["processes"][-2:]] + [[1, 1]])
+    # without the word nothing happens, and nothing stays
+    assert inside(shard, "kill", "server", "hold", "1") == [{"ready": True}]
+    (seen,) = inside(shard, "look", identities)
+    assert (seen["alive"], seen["held"]) == (2, False)
+    (said,) = inside(shard, "events", "4096")
+    assert "watching" in said["text"]
 
 
 def test_probes_reach_patroni_over_tls(shard: Shard) -> None:
@@ -158,10 +206,14 @@ def test_the_warden_gives_leadership_back_through_tls(shard: Shard) -> None:
     while not shard.warden_said("leader_seen"):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    patroni = json.loads((shard.home / "run" / "patroni.pid").read_text())["pid"]
-    postmaster = int((shard.home / "data" / "postmaster.pid").read_text().split()[0])
-    for pid in (patroni, postmaster):
-        os.kill(pid, signal.SIGKILL)
+    ready, struck, ended = inside(shard, "kill", "server", "hold", "10", stdin=f"{STRIKE}\n")
+    assert ready == {"ready": True}
+    assert len(struck["processes"]) > 5
+    assert ended == {"left": 0}
+    identities = json.dumps([entry[:2] for entry in struck["processes"]])
+    (seen,) = inside(shard, "look", identities)
+    assert seen == {"alive": 0, "processes": [], "held": True}
+    assert inside(shard, "release") == [{"held": False}]
     while not shard.warden_said("released"):
         assert time.monotonic() < deadline, (shard.home / "warden.log").read_text()[-1500:]
         time.sleep(0.1)

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ import urllib3
 from infra.kubernetes.plan import REDIS
 from services.api.cache import ScoreCache
 from services.api.metrics import Metrics
+from services.contracts.shards import HostPort
+from services.coordination.endpoints import ClientCertificate, EtcdEndpoints
 from services.coordination.etcd import EtcdClient, EtcdError, WatchEvent
 from tests.integration.coordination.etcd_cluster import free_ports
 from tests.integration.kubernetes.conftest import READY_S, container, mounted, running
@@ -76,6 +78,27 @@ def test_nobody_reaches_etcd_without_a_certificate(client: EtcdClient, etcd: dic
     with pytest.raises(EtcdError):
         plain.get("ready?")
     plain.close()
+
+
+def test_a_client_outside_connects_to_an_address_and_demands_the_members_name(
+    client: EtcdClient, etcd: dict[str, str]
+) -> None:
+    proof = ClientCertificate(
+        authority=Path(etcd["ETCDCTL_CACERT"]), certificate=Path(etcd["ETCDCTL_CERT"]), key=Path(etcd["ETCDCTL_KEY"])
+    )
+    port = int(etcd["url"].rpartition(":")[2])
+    name = "etcd-0.etcd.breakwater-staging.svc.cluster.local"
+    own = HostPort(name="etcd-0", host=name, port=port, address="127.0.0.1")
+    with closing(EtcdEndpoints(hosts=(own,), proof=proof).client(timeout_s=2.0)) as outside:
+        revision = outside.put("outside", "1")
+        stop = threading.Event()
+        for event in outside.watch("outside", start_revision=revision, stop=stop):
+            assert event.kv.value == "1"
+            stop.set()
+    stranger = own.model_copy(update={"host": "etcd-0.etcd.elsewhere.svc.cluster.local"})
+    refused = pytest.raises(EtcdError, match="Hostname mismatch")
+    with closing(EtcdEndpoints(hosts=(stranger,), proof=proof).client(timeout_s=2.0)) as outside, refused:
+        outside.get("outside")
 
 
 @dataclass(frozen=True, slots=True)

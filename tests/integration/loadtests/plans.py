@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
@@ -28,6 +29,12 @@ FLIGHT = {
     "carrier": "UA", "origin": "EWR", "dest": "IAH", "temp": 39.02, "plane_year": 1999,
 }  # fmt: skip
 FLIGHT_TIME = "2013-01-01T10:15:00+00:00"
+
+
+def etcd_at(*urls: str) -> dict[str, Any]:
+    """A plan's etcd; servers without encryption."""
+    found = [urlsplit(url) for url in urls]
+    return {"hosts": [{"name": f"etcd-{at}", "host": url.hostname, "port": url.port} for at, url in enumerate(found)]}
 
 
 @cache
@@ -54,7 +61,7 @@ def write_plan(
         "edge_url": "https://127.0.0.1:1",
         "ca_file": str(directory / "ca.pem"),
         "token_file": str(directory / "token"),
-        "etcd": [],
+        "etcd": etcd_at("http://127.0.0.1:1"),
         "shards": [shard.model_dump(mode="json") for shard in shards],
         "members": [host.name for shard in shards for host in shard.hosts],
         "slot_map": json.loads(SlotMap.even(len(shards)).to_json()),

@@ -13,7 +13,7 @@ from loadtests.launch import Process, commands
 from loadtests.record import NO_SERVER, NO_SHARD, Durability, Error
 from services.contracts.shards import HostPort, ShardEndpoints
 from tests.integration.loadtests.plans import NS_PER_S, rows, sleep_until, start, write_plan
-from tests.integration.loadtests.tls_edge import TlsEdge, make_certificates
+from tests.integration.loadtests.tls_edge import NAME, TlsEdge, make_certificates
 
 pytestmark = pytest.mark.integration
 
@@ -132,3 +132,12 @@ def test_a_missing_token_is_said_at_once(edge: TlsEdge, tmp_path: Path) -> None:
     _, complaint = locust.communicate(timeout=30)
     assert locust.returncode == 3
     assert b"cannot read the API token" in complaint
+
+
+@pytest.mark.parametrize(("name", "proven"), [(NAME, True), ("another.example.org", False)])
+def test_an_edge_that_is_reached_by_its_address_proves_its_name(
+    edge: TlsEdge, tmp_path: Path, name: str, proven: bool
+) -> None:
+    found = run(edge, tmp_path, rates={"write_api": 20}, edge_name=name)
+    assert {row["available"] for row in found} == {proven}
+    assert edge.seen["write"] == (len(found) if proven else 0)

@@ -21,12 +21,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+NAME = "edge.example.org"
 PREDICTION = {"probability": 0.25, "late": False, "source": "scored", "staleness_s": None}
 ACKNOWLEDGED = {"shard": 0, "timeline": 3, "server": "shard-0-0", "idempotency_key": "k"}
 
 
 def make_certificates(directory: Path) -> tuple[Path, Path]:
-    """A CA and a server certificate for 127.0.0.1 that it signed: (CA file, server's chain and key)."""
+    """A CA and a certificate for 127.0.0.1 and NAME that it signed: (CA file, server's chain and key)."""
     day = timedelta(days=1)
     now = datetime.now(UTC)
 
@@ -43,7 +44,7 @@ def make_certificates(directory: Path) -> tuple[Path, Path]:
 
     authority, server = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     root = build("test CA", authority, "test CA").add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName(NAME)])
     leaf = build("edge", server, "test CA").add_extension(address, False)
     ca_file, server_file = directory / "ca.pem", directory / "edge.pem"
     ca_file.write_bytes(root.sign(authority, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))

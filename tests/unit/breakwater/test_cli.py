@@ -105,9 +105,21 @@ def test_an_unknown_environment_names_those_that_exist(breakwater: Breakwater, c
     assert "known here: local, production, staging" in said
 
 
-@pytest.mark.parametrize(
-    "command", ["up", "down", "status", "endpoints", "heal", "load", "train", "verify", "controls"]
-)
+@pytest.mark.parametrize("command", ["status", "endpoints", "verify"])
+def test_a_missing_context_is_named_and_no_other_is_used(
+    breakwater: Breakwater, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    said = one_line(breakwater(command, "staging"))
+    assert "no usable context breakwater-staging" in said
+    assert "set KUBECONFIG" in said
+
+
+def test_without_a_fault_there_is_nothing_to_heal_on_kubernetes(breakwater: Breakwater) -> None:
+    assert breakwater("heal", "staging").out.strip() == "nothing to heal in staging"
+
+
+@pytest.mark.parametrize("command", ["up", "down", "load", "train", "controls"])
 def test_an_environment_on_kubernetes_is_not_for_local_commands(breakwater: Breakwater, command: str) -> None:
     assert "staging runs on kubernetes" in one_line(breakwater(command, "staging"))
 
@@ -141,7 +153,7 @@ def test_months_that_are_none_are_refused_before_anything_starts(breakwater: Bre
         (("controls", "local", "flood"), "no control flood; there is wardens-off, asynchronous"),
         (("status", "local"), "local is not up"),
         (("logs", "local", "shard-9-9"), "no member 'shard-9-9' in local; members: etcd-0"),
-        (("logs", "local", "etcd-0"), "etcd-0 of local has no logs yet; run `breakwater up local`"),
+        (("logs", "local", "etcd-0"), "etcd-0 of local has no logs yet; see `breakwater status local`"),
     ],
 )
 def test_what_does_not_exist_is_one_line_with_what_does(

@@ -17,11 +17,11 @@ import pytest
 from experiments import run as runs
 from experiments.errors import ExperimentError
 from experiments.evidence import EVENTS_FILE
-from experiments.faults.written import FAULT_FILE, record_fault
+from experiments.faults.written import FAULT_FILE, read_faults, record_fault
 from experiments.record import RunRecord
 from experiments.scenario import Scenario
-from infra.environment import FaultProof, ProcessId
-from services.contracts.events import Event, EventLog, monotonic_clock_id
+from infra.environment import EnvironmentFault, FaultProof, PodId, ProcessId
+from services.contracts.events import Event, EventLog, monotonic_clock_id, read_events
 from tests.unit.experiments.synthetic_run import SCENARIO
 
 S = 1_000_000_000
@@ -166,6 +166,50 @@ def test_marks_of_other_observers_are_no_phases(tmp_path: Path) -> None:
     windows = runs._last_record(tmp_path, first(tmp_path), False).windows
     assert windows.baseline == (10 * S, 40 * S)
     assert windows.fault is None
+
+
+def test_an_observer_on_another_machine_is_left_out_and_named(tmp_path: Path) -> None:
+    record = first(tmp_path)
+    now = record.wall_anchor.monotonic_ns
+
+    def written(name: str, clock_id: str, t_ns: int) -> Path:
+        log = EventLog(tmp_path / name)
+        log.append(Event(t_ns, clock_id, "warden", name, "released"))
+        log.close()
+        return tmp_path / name
+
+    files = (
+        written("here.jsonl", record.clock_id, now + 1),
+        written("before.jsonl", record.clock_id, now - 1),
+        written("there.jsonl", "monotonic:elsewhere", now + 1),
+        tmp_path / "none.jsonl",
+    )
+    heard = SimpleNamespace(event_files=lambda: files)
+    notes = runs._collect(heard, tmp_path, record)
+    assert notes == ("there.jsonl is left out: its times are of monotonic:elsewhere, not of the run's clock",)
+    assert [event.member for event in read_events(tmp_path / EVENTS_FILE)] == ["here.jsonl"]
+
+
+def test_a_platform_that_does_not_hand_out_what_it_saw_is_judged_by_its_clients(tmp_path: Path) -> None:
+    def refuse(*_: object) -> tuple[Path, ...]:
+        raise EnvironmentFault("the cluster does not answer")
+
+    silent = SimpleNamespace(event_files=refuse, logs=refuse)
+    (said,) = runs._collect(silent, tmp_path, first(tmp_path))
+    assert said == "the platform's own observers are not heard: the cluster does not answer"
+    found, without = runs._logs(silent, ["shard-0-0"])
+    assert (found, without) == ({}, ["no logs of shard-0-0: the cluster does not answer"])
+
+
+def test_a_pod_that_was_taken_away_is_named_in_the_record(tmp_path: Path) -> None:
+    taken = PodId("shard-1-0", "uid")
+    proof = FaultProof("shard-1-0", "member", "SIGKILL", True, S, (), True, "seen by a test", pod=taken)
+    record_fault(tmp_path, proof, component="postgres/shard-1", shard=1, old_timeline=3)
+    (found,) = read_faults(tmp_path)
+    assert found.names_its_victim
+    assert found.pod is not None
+    assert (found.pod.name, found.pod.uid) == ("shard-1-0", "uid")
+    assert not found.model_copy(update={"pod": None}).names_its_victim
 
 
 def test_a_damaged_fault_file_is_one_clear_line(tmp_path: Path) -> None:

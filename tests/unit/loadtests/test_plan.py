@@ -24,7 +24,7 @@ def fields(tmp_path: Path) -> dict[str, Any]:
         "edge_url": "https://127.0.0.1:8443",
         "ca_file": "ca.pem",
         "token_file": "token",
-        "etcd": ["http://127.0.0.1:2379"],
+        "etcd": {"hosts": [{"name": "etcd-0", "host": "127.0.0.1", "port": 2379}]},
         "shards": [{"shard": 0, "hosts": [host], "dbname": "features", "user": "app", "passfile": "passfile"}],
         "members": ["etcd-0", "shard-0-0"],
         "slot_map": json.loads(SlotMap.even(1).to_json()),
@@ -123,3 +123,14 @@ def test_only_the_processes_that_a_plan_needs_are_started(
 
 def test_each_load_process_has_a_number_of_its_own() -> None:
     assert len({process.value for process in Process}) == len(Process.__members__)
+
+
+def test_a_clusters_own_addresses_get_load_and_no_others(fields: dict[str, Any], path: Path) -> None:
+    host = fields["shards"][0]["hosts"][0] | {"host": "shard-0-0.postgres.svc", "address": "10.245.0.11"}
+    fields["shards"][0]["hosts"] = [host]
+    there = fields | {"edge_url": "https://10.245.0.11:30443", "edge_name": "localhost"}
+    path.write_text(json.dumps(there))
+    with pytest.raises(LoadError, match="on loopback or an address of the cluster"):
+        LoadPlan.load(path)
+    path.write_text(json.dumps(there | {"addresses": ["10.245.0.11"]}))
+    assert LoadPlan.load(path).shards[0].hosts[0].reached_at == "10.245.0.11"

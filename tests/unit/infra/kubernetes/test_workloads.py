@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from infra.certificates import Subject, issue, make_authority
-from infra.kubernetes.plan import FLOWS
+from infra.kubernetes.plan import EXPERIMENT_FLOWS, FLOWS
 from services.api.settings import load_settings
 from services.etl.__main__ import LoadConfig
 from services.featurestore.provision import ProvisionConfig
@@ -152,9 +152,10 @@ def test_every_flow_is_open_at_both_ends_and_nothing_else(rendered: Rendered) ->
         for rule in policy["spec"].get("ingress", []):
             for peer in rule["from"]:
                 labels = peer.get("podSelector", {}).get("matchLabels", {})
-                source = labels.get("app.kubernetes.io/component", "clients")
+                outside = {"0.0.0.0/0": "clients", "10.0.0.0/8": "runners"}.get(peer.get("ipBlock", {}).get("cidr"))
+                source = outside or labels["app.kubernetes.io/component"]
                 opened |= {(source, policy["metadata"]["name"], port["port"]) for port in rule["ports"]}
-    expected = {(flow.source, flow.target, port) for flow in FLOWS for port in flow.ports}
+    expected = {(flow.source, flow.target, port) for flow in (*FLOWS, *EXPERIMENT_FLOWS) for port in flow.ports}
     assert opened == expected
     left: set[tuple[str, str, int]] = set()
     for policy in (m for m in made if m["kind"] == "NetworkPolicy" and m["metadata"]["name"] != "default-deny"):
@@ -163,7 +164,7 @@ def test_every_flow_is_open_at_both_ends_and_nothing_else(rendered: Rendered) ->
             target = labels.get("app.kubernetes.io/component")
             if target:
                 left |= {(policy["metadata"]["name"], target, port["port"]) for port in rule["ports"]}
-    assert left == {flow for flow in expected if flow[0] != "clients"}
+    assert left == {flow for flow in expected if flow[0] not in {"clients", "runners"}}
 
 
 def test_flows_are_those_that_the_configurations_name(rendered: Rendered) -> None:
@@ -194,6 +195,7 @@ def test_one_more_replica_or_shard_changes_only_that() -> None:
     new = {name for name in wider if name not in before}
     assert {name.split("-", 1)[1].removesuffix(".yaml") for name in new} == {
         "config-map-shard-2",
+        *(f"service-reach-shard-2-{member}" for member in range(3)),
         "pod-disruption-budget-shard-2",
         "stateful-set-shard-2",
     }
@@ -204,3 +206,29 @@ def test_one_more_replica_or_shard_changes_only_that() -> None:
         "11-job-load.yaml",
         "11-job-migrate.yaml",
     }
+
+
+def test_experiments_reach_each_member_only_where_somebody_runs_them(rendered: Rendered) -> None:
+    staging = {m["metadata"]["name"]: m for m in rendered("staging") if m["kind"] == "Service"}
+    reached = {name for name in staging if name.startswith("reach-")}
+    assert reached == {
+        *(f"reach-etcd-{i}" for i in range(3)),
+        *(f"reach-shard-{shard}-{i}" for shard in range(2) for i in range(3)),
+    }
+    spec = staging["reach-shard-1-2"]["spec"]
+    assert spec["selector"]["statefulset.kubernetes.io/pod-name"] == "shard-1-2"
+    assert {port["name"]: port["port"] for port in spec["ports"]} == {"postgres": 5432, "patroni": 8008}
+    assert spec["publishNotReadyAddresses"] is True
+    assert not [m for m in rendered("production") if m["metadata"]["name"].startswith("reach-")]
+
+
+def test_the_runner_may_do_what_its_faults_need_and_no_more(rendered: Rendered) -> None:
+    rules = one(rendered("staging"), "Role", "experiment-runner")["rules"]
+    verbs = {resource: set(rule["verbs"]) for rule in rules for resource in rule["resources"]}
+    assert verbs["pods"] == {"get", "list", "delete"}
+    assert verbs["pods/exec"] == {"get", "create"}
+    assert verbs["namespaces"] == {"get"}
+    assert "secrets" not in verbs
+    assert not {"create", "patch", "update", "deletecollection"} & set().union(
+        *(granted for resource, granted in verbs.items() if resource != "pods/exec")
+    )

@@ -237,6 +237,10 @@ def opted_in(made: Manifests) -> None:
     one(made, "Namespace", "breakwater-production")["metadata"]["labels"]["breakwater.dev/chaos"] = "enabled"
 
 
+def reached_server(made: Manifests) -> None:
+    made.append({"kind": "Service", "metadata": {"name": "reach-etcd-0", "namespace": SPACE}})
+
+
 def runner_rights(made: Manifests) -> None:
     made.append({"kind": "RoleBinding", "metadata": {"name": "experiment-runner", "namespace": SPACE}})
 
@@ -300,6 +304,7 @@ BREACHES: list[tuple[str, Callable[[Manifests], None], str]] = [
     ("scaled-by-one", scales_nothing, "which does not exist"),
     ("no-chaos-in-production", opted_in, "opts in to faults"),
     ("no-chaos-in-production", runner_rights, "gives experiments rights"),
+    ("no-chaos-in-production", reached_server, "lets experiments reach a server"),
     ("pod-security", lax_namespace, "does not enforce"),
     ("one-namespace", elsewhere, "outside the environment's"),
 ]

@@ -1,0 +1,209 @@
+"""What the environment refuses, writes down first and concludes; the cluster is a fake that only lists."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.environment import EnvironmentFault, FaultRefused, PodId, ProcessId
+from infra.kubernetes import strike
+from infra.kubernetes.environment import KubernetesEnvironment
+from infra.kubernetes.plan import CHAOS_LABEL
+from infra.kubernetes.pod import Pod
+from infra.kubernetes.reach import Reach
+from tests.integration.coordination.etcd_cluster import free_ports
+from tests.unit.infra.kubernetes.pods import plan, pod, services, shard_pods
+
+VICTIMS = (ProcessId(7, 70, "postgres", "uid-of-shard-0-0"), ProcessId(8, 80, "patroni", "uid-of-shard-0-0"))
+
+
+class FakeCluster:
+    """Lists what it is told to list."""
+
+    def __init__(self) -> None:
+        self.listed: list[dict[str, Any]] = [*shard_pods(), pod("api-abc", "api"), pod("load-x", "load")]
+        self.labels = {"app.kubernetes.io/instance": "testing", CHAOS_LABEL: "enabled"}
+        self.denied: set[str] = set()
+
+    def space(self) -> dict[str, Any]:
+        return {"metadata": {"labels": self.labels}}
+
+    def pods(self, selector: str) -> list[dict[str, Any]]:
+        return self.listed
+
+    def workloads(self, selector: str) -> list[dict[str, Any]]:
+        labels = {"app.kubernetes.io/component": "api"}
+        return [{"metadata": {"labels": labels}, "spec": {"replicas": 2}}]
+
+    def may(self, verb: str, group: str, resource: str) -> bool:
+        return f"{verb} {resource}" not in self.denied
+
+
+@pytest.fixture
+def cluster() -> FakeCluster:
+    return FakeCluster()
+
+
+@pytest.fixture
+def environment(cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KubernetesEnvironment:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    made = plan()
+    found = KubernetesEnvironment(made)
+    (closed,) = free_ports(1)
+    reached = services(made)
+    for service in reached:
+        for port in service["spec"]["ports"]:
+            port["nodePort"] = closed
+    pods = [Pod.of({**each, "status": {**each["status"], "hostIP": "127.0.0.1"}}) for each in shard_pods()]
+    found.__dict__ |= {"cluster": cluster, "reach": Reach.find(made, found.files, reached, pods)}
+    return found
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch, environment: KubernetesEnvironment) -> list[str]:
+    """Members whose processes were killed; checks that the undo lay on disk by then."""
+    done: list[str] = []
+
+    def kill(_: object, victim: Pod, scope: str, *, hold: bool) -> strike.Struck:
+        assert environment.files.undo_dir.joinpath(f"{victim.name}.start.json").exists()
+        done.append(f"{victim.name} {scope} {hold}")
+        return strike.Struck(123, VICTIMS, 0)
+
+    monkeypatch.setattr(strike, "kill_processes", kill)
+    monkeypatch.setattr(strike, "look", lambda *_: strike.Seen(0, (), True))
+    monkeypatch.setattr(strike, "release", lambda _, victim: done.append(f"release {victim.name}"))
+    return done
+
+
+def test_members_are_pods_and_jobs_are_none(environment: KubernetesEnvironment) -> None:
+    assert [member.name for member in environment.members()] == ["api-abc", "shard-0-0", "shard-0-1", "shard-0-2"]
+    assert [member.name for member in environment.members("postgres")] == ["shard-0-0", "shard-0-1", "shard-0-2"]
+    assert environment.members("postgres/shard-0")[0].dsn is not None
+
+
+def test_a_server_dies_in_its_living_pod_and_is_proven_dead(
+    environment: KubernetesEnvironment, killed: list[str]
+) -> None:
+    proof = environment.kill("shard-0-0", scope="server", hold=True)
+    assert killed == ["shard-0-0 server True"]
+    assert (proof.t_ns, proof.processes, proof.pod, proof.hold) == (123, VICTIMS, None, True)
+    assert proof.proven
+    assert "2 of 2 processes gone" in proof.evidence
+    assert "accepts no connection" in proof.evidence
+    assert environment.heal() == ["start shard-0-0"]
+    assert killed[-1] == "release shard-0-0"
+    assert environment.heal() == []
+
+
+def test_a_member_that_dies_takes_its_pod_with_it(
+    environment: KubernetesEnvironment, cluster: FakeCluster, killed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replace(_: object, victim: Pod) -> int:
+        cluster.listed[0]["metadata"]["uid"] = "another"
+        return 5
+
+    monkeypatch.setattr(strike, "delete_pod", replace)
+    proof = environment.kill("shard-0-0", scope="member", hold=True)
+    assert proof.pod == PodId("shard-0-0", "uid-of-shard-0-0")
+    assert proof.proven
+    assert "pod uid-of-shard-0-0 is gone, another has its name" in proof.evidence
+
+
+def test_a_pod_that_stayed_is_no_proof(environment: KubernetesEnvironment, killed: list[str]) -> None:
+    down, evidence = environment.is_down("shard-0-0", VICTIMS, PodId("shard-0-0", "uid-of-shard-0-0"))
+    assert not down
+    assert "is still there" in evidence
+
+
+def test_processes_that_live_are_no_proof(
+    environment: KubernetesEnvironment, killed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strike, "look", lambda *_: strike.Seen(1, VICTIMS[:1], True))
+    down, evidence = environment.is_down("shard-0-0", VICTIMS)
+    assert not down
+    assert "1 of 2 processes gone" in evidence
+
+
+def test_where_no_process_was_found_nothing_is_left_to_undo(
+    environment: KubernetesEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody(*_: object, **__: object) -> strike.Struck:
+        raise FaultRefused("shard-0-0 runs no server")
+
+    monkeypatch.setattr(strike, "kill_processes", nobody)
+    with pytest.raises(FaultRefused, match="runs no server"):
+        environment.kill("shard-0-0", scope="server", hold=True)
+    assert environment.heal() == []
+
+
+def test_a_kill_that_broke_off_stays_to_be_undone(
+    environment: KubernetesEnvironment, killed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> strike.Struck:
+        raise EnvironmentFault("the command in shard-0-0/warden broke off")
+
+    monkeypatch.setattr(strike, "kill_processes", broken)
+    with pytest.raises(EnvironmentFault, match="broke off"):
+        environment.kill("shard-0-0", scope="server", hold=True)
+    assert environment.heal() == ["start shard-0-0"]
+
+
+def test_faults_need_the_topology_the_namespace_and_the_account(
+    environment: KubernetesEnvironment, cluster: FakeCluster
+) -> None:
+    with pytest.raises(FaultRefused, match="faults on redis are not allowed in testing"):
+        environment.admit_faults("redis")
+    environment.admit_faults("postgres/shard-0")
+    cluster.denied = {"delete pods"}
+    with pytest.raises(FaultRefused, match=r"may not delete pods in breakwater-testing: use experiment-runner"):
+        environment.admit_faults("postgres")
+    del cluster.labels[CHAOS_LABEL]
+    with pytest.raises(FaultRefused, match="has not opted in to faults"):
+        environment.admit_faults("postgres")
+    environment.name = "production"
+    with pytest.raises(FaultRefused, match="production takes no faults"):
+        environment.admit_faults("postgres")
+
+
+def test_what_kubernetes_cannot_do_is_refused(environment: KubernetesEnvironment) -> None:
+    assert environment.capabilities() == {"kill", "hold"}
+    with pytest.raises(FaultRefused, match="cannot pause shard-0-0"):
+        environment.pause("shard-0-0")
+    with pytest.raises(FaultRefused, match=r"reach Postgres and its leader keys alone: faults on api could not be"):
+        environment.kill("api-abc", scope="member", hold=True)
+    with pytest.raises(FaultRefused, match="cannot kill only the patroni of shard-0-0"):
+        environment.kill("shard-0-0", scope="patroni", hold=False)
+    with pytest.raises(EnvironmentFault, match=r"no member 'shard-9-9' in testing; members: api-abc, shard-0-0"):
+        environment.kill("shard-9-9", scope="server", hold=True)
+
+
+def test_what_has_too_few_pods_is_not_healthy(environment: KubernetesEnvironment) -> None:
+    lines = {line.member: line for line in environment.health()}
+    assert lines["api-abc"].healthy
+    assert lines["api"].state == "1 of 2 pods are there"
+    assert lines["etcd"].state == "0 of 1 pods are there"
+    assert lines["shard-0-0"].state == "ready, but its Patroni cannot be reached from here"
+    with pytest.raises(EnvironmentFault, match=r"shard-0-0 of testing is not healthy after 0 s"):
+        environment.wait_ready(timeout_s=0)
+
+
+def test_a_replica_without_a_model_says_so(environment: KubernetesEnvironment, cluster: FakeCluster) -> None:
+    assert environment.obstacle("api-abc") is None
+    cluster.listed[3]["status"]["conditions"][0]["status"] = "False"
+    assert environment.obstacle("api-abc") == "not ready"
+
+
+def test_a_damaged_undo_file_is_named(environment: KubernetesEnvironment) -> None:
+    environment.files.make()
+    (environment.files.undo_dir / "shard-0-0.start.json").write_text("{")
+    with pytest.raises(EnvironmentFault, match=r"shard-0-0\.start\.json is damaged"):
+        environment.heal()
+
+
+def test_the_undo_says_what_it_undoes(environment: KubernetesEnvironment, killed: list[str]) -> None:
+    environment.kill("shard-0-1", scope="server", hold=True)
+    undo = json.loads((environment.files.undo_dir / "shard-0-1.start.json").read_text())
+    assert undo == {"action": "start", "member": "shard-0-1"}
