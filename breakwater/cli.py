@@ -23,7 +23,7 @@ from breakwater.console import Steps, err
 from breakwater.console import out as console
 from breakwater.gate import gate
 from breakwater.history import compare_command, runs_command
-from breakwater.manifests import render, secrets
+from breakwater.manifests import preflight, render, secrets
 from breakwater.models import models
 from breakwater.soak import soak
 
@@ -342,6 +342,7 @@ cli.add_command(runs_command)
 cli.add_command(compare_command)
 cli.add_command(soak)
 cli.add_command(render)
+cli.add_command(preflight)
 cli.add_command(secrets)
 cli.add_command(models)
 

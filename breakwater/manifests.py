@@ -28,6 +28,23 @@ def render(environment: str, out: Path) -> None:
 
 @click.command()
 @click.argument("environment")
+def preflight(environment: str) -> None:
+    """See whether the cluster can take an environment on Kubernetes, before anything is made; changes nothing."""
+    from infra.kubernetes import preflight as before
+    from infra.kubernetes import render as rendering
+    from infra.kubernetes.cluster import Cluster
+    from infra.kubernetes.plan import KubernetesPlan
+    from infra.stack import topology_of
+
+    plan = KubernetesPlan(topology_of(environment))
+    cluster = Cluster.of(plan.settings.context, plan.namespace)
+    before.demand_room(plan, cluster)
+    before.demand_quota(plan, cluster, rendering.manifests(plan))
+    console.print(f"the cluster of context {cluster.context} can take {environment}", soft_wrap=True)
+
+
+@click.command()
+@click.argument("environment")
 @click.option("--out", required=True, type=OUT, help="Keep it safe: it gets every secret of the environment.")
 def secrets(environment: str, out: Path) -> None:
     """Make the secrets that a Kubernetes stack needs, one file each; what is there stays."""

@@ -13,7 +13,10 @@ PROJECT = Path(__file__).resolve().parent.parent
 # Pulumi runs this file with infra/ as the first import path, where infra/kubernetes would hide a package.
 sys.path = [str(PROJECT), *(path for path in sys.path if Path(path or ".").resolve() != PROJECT / "infra")]
 
+from infra.environment import EnvironmentFault  # noqa: E402
+from infra.kubernetes.cluster import Cluster  # noqa: E402
 from infra.kubernetes.plan import KubernetesPlan  # noqa: E402
+from infra.kubernetes.preflight import demand_room  # noqa: E402
 from infra.kubernetes.program import deploy, export  # noqa: E402
 from infra.topology import TopologyError, load  # noqa: E402
 
@@ -29,7 +32,8 @@ def main() -> None:
         )
     try:
         plan = KubernetesPlan(load(PROJECT, stack))
-    except TopologyError as error:
+        demand_room(plan, Cluster.of(plan.settings.context, plan.namespace))
+    except (TopologyError, EnvironmentFault) as error:
         raise pulumi.RunError(str(error)) from error
     export(plan, deploy(plan))
 

@@ -92,7 +92,7 @@ def test_a_stack_without_secrets_makes_nothing(empty: automation.Stack, platform
 
 def test_a_namespace_of_others_is_refused_and_the_next_up_goes_on(stack: automation.Stack, platform: Platform) -> None:
     platform.kubectl("create", "namespace", platform.plan.namespace)
-    with pytest.raises(automation.CommandError, match="already exists"):
+    with pytest.raises(automation.CommandError, match="belongs to somebody else"):
         stack.up()
     platform.kubectl("delete", "namespace", platform.plan.namespace)
     assert stack.up().summary.result == "succeeded"

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from patroni.utils import patch_config
 
+from infra import lock
 from infra.environment import EnvironmentFault, FaultRefused
 from infra.local import partition, runtime, servers, shard_config
 from infra.local import supervisor as supervision
@@ -47,7 +48,7 @@ def made(plan: LocalPlan) -> LocalPlan:
 def test_a_command_waits_for_an_experiment_whose_own_command_was_killed(
     made: LocalPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "EXPERIMENT_ENDS_S", 0.2)
+    monkeypatch.setattr(lock, "EXPERIMENT_ENDS_S", 0.2)
     holding = "import sys, time; print('held', flush=True); time.sleep(float(sys.argv[1]))"
     flock = ["/usr/bin/flock", "--no-fork", "--nonblock", str(made.experiment_lock)]
     left = subprocess.Popen([*flock, sys.executable, "-c", holding, "60"], stdout=subprocess.PIPE)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import runpy
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pulumi
 import pytest
 from pulumi.runtime.config import set_all_config
 
+from infra.kubernetes import preflight
+from infra.kubernetes.cluster import Cluster
 from infra.kubernetes.names import NAMESPACE, STACK_SECRETS
 from infra.kubernetes.program import deploy
 from infra.kubernetes.record import Recorder, event_loop, record
@@ -110,12 +113,21 @@ def test_a_local_environment_has_no_manifests() -> None:
         shipped("local")
 
 
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Every cluster can take every environment; the contexts that were asked."""
+    asked: list[object] = []
+    monkeypatch.setattr(Cluster, "of", lambda context, namespace: context)
+    monkeypatch.setattr(preflight, "demand_room", lambda plan, cluster: asked.append(cluster))
+    return asked
+
+
 def test_pulumis_entry_deploys_the_stack_that_is_selected(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder()
     pulumi.runtime.set_mocks(recorder, project="breakwater", stack="production")
     configured()
     monkeypatch.setenv("BREAKWATER_PRODUCTION", "change")
     monkeypatch.setattr(sys, "path", [str(ROOT / "infra"), *sys.path])
+    asked = taken(monkeypatch)
 
     @pulumi.runtime.test  # type: ignore[untyped-decorator]
     def program() -> None:
@@ -124,6 +136,20 @@ def test_pulumis_entry_deploys_the_stack_that_is_selected(monkeypatch: pytest.Mo
     program()
     assert "breakwater-production" in {made.name for made in recorder.registered}
     assert str(ROOT / "infra") not in sys.path
+    assert asked == ["breakwater-production"]
+
+
+def test_pulumis_entry_makes_nothing_in_a_cluster_that_it_does_not_know(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.setenv("BREAKWATER_PRODUCTION", "change")
+    recorder = Recorder()
+    pulumi.runtime.set_mocks(recorder, project="breakwater", stack="production")
+    configured()
+    with pytest.raises(pulumi.RunError, match="no usable context breakwater-production"):
+        runpy.run_path(str(ROOT / "infra"), run_name="__main__")
+    assert not recorder.registered
 
 
 def test_production_changes_only_with_its_permit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,6 +167,7 @@ def test_a_preview_of_production_needs_no_permit(monkeypatch: pytest.MonkeyPatch
     pulumi.runtime.set_mocks(recorder, project="breakwater", stack="production", preview=True)
     configured()
     monkeypatch.delenv("BREAKWATER_PRODUCTION", raising=False)
+    taken(monkeypatch)
 
     @pulumi.runtime.test  # type: ignore[untyped-decorator]
     def program() -> None:
