@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 RUN = click.Path(path_type=Path, exists=True, file_okay=False)
 RUNS = click.Path(path_type=Path, file_okay=False)
 STYLES: Final = {"true": "green", "false": "bold red", "unknown": "yellow"}
-SHOWN_ID: Final = "run"
+SHORT_COMMIT: Final = 7
+NOT_TRUE: Final = "not true"
+"""The only column that may take several lines."""
 
 
 @click.command("runs")
@@ -39,8 +41,8 @@ def runs_command(out: Path, scenario: str | None, as_json: bool) -> None:
         click.echo(json.dumps({"runs": rows, "unreadable": kept.unreadable}, indent=2))
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("began (UTC)", "scenario", "variant", "environment", "commit", "verdict", "not true", SHOWN_ID):
-        table.add_column(column, no_wrap=column == SHOWN_ID, overflow="fold")
+    for column in ("run", "env", "commit", "verdict", NOT_TRUE):
+        table.add_column(column, no_wrap=column != NOT_TRUE, overflow="fold")
     for row in rows:
         table.add_row(*_cells(row))
     console.print(table)
@@ -74,16 +76,14 @@ def _row(run: StoredRun) -> dict[str, Any]:
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    verdict = row["verdict"] or ("not judged" if row["completed"] else "cut off")
+    """A run's name says when it began, of what, in which variant and by which seed."""
+    verdict, commit = row["verdict"] or ("not judged" if row["completed"] else "cut off"), row["commit"] or ""
     return [
-        row["began"].removesuffix("+00:00").replace("T", " "),
-        row["scenario"],
-        row["variant"],
+        escape(row["run"]),
         row["environment"],
-        row["commit"] or "",
+        commit[:SHORT_COMMIT] + ("+" if commit.endswith("+") else ""),
         f"[{STYLES.get(verdict, 'dim')}]{verdict}[/]",
         ", ".join(row["not_true"]),
-        escape(row["run"]),
     ]
 
 
