@@ -28,6 +28,9 @@ PHASES: Final = {
     ("run", "load_started"): WARM_UP,
     ("run", "undisturbed"): "baseline",
     ("fault", "proven"): "fault",
+    # these last, and are proven when they are over
+    ("fault", "reloading"): "fault",
+    ("fault", "restarting"): "fault",
     ("run", "recovery"): "recovery",
     ("run", "final_reads"): "final reads",
 }
@@ -119,7 +122,7 @@ class Progress:
 
     def _turn(self, event: Event) -> None:
         phase = PHASES.get((event.source, event.kind))
-        if phase is not None:
+        if phase is not None and phase != (self._meter.phase if self._meter is not None else None):
             self.end(event.t_ns)
             self._meter = Meter(phase, event.t_ns)
 

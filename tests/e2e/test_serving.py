@@ -1,4 +1,4 @@
-"""S-02 to S-05 on the whole platform, one short run of each kind: clients hardly notice."""
+"""S-02 to S-06 on the whole platform, one short run of each kind: clients hardly notice."""
 
 from __future__ import annotations
 
@@ -54,6 +54,15 @@ def test_s05_keeps_its_promises_when_the_model_is_reloaded(trained: Platform) ->
     assert promises["reloads"]["n"] >= 1000
     assert promises["golden"]["n"] > promises["reloads"]["n"]
     assert production(trained) == before
+
+
+@pytest.mark.timeout(len(SEEDS) * COMMAND_S)
+def test_s06_keeps_its_promises_when_everything_is_restarted(trained: Platform) -> None:
+    before = {member["name"]: member["pid"] for member in trained.endpoints()["members"]}
+    promises = kept(trained, "S-06", "everything")
+    assert promises["restarted"]["n"] == len(before)
+    after = {member["name"]: member["pid"] for member in trained.endpoints()["members"]}
+    assert {name for name in before if before[name] == after[name]} == {"edge-0"}  # its master replaces the worker
 
 
 def production(platform: Platform) -> str:
