@@ -84,6 +84,8 @@ lock: install ## resolve pyproject.toml again into the hashed *.lock files; what
 		$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate \
 			--constraint requirements.lock --output-file $${image%.in}.lock $$image
 	done
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate \
+		--output-file services/etl/mage/requirements.lock services/etl/mage/requirements.in
 	git --no-pager diff --stat -- '*.lock'
 
 .PHONY: images

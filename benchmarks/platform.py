@@ -53,7 +53,7 @@ class Platform:
         self._command("up", ENVIRONMENT)
         self._command("load", ENVIRONMENT, "--months", "1-3")
         if not any(line for line in (self.plan.models_dir / "api-0").glob(f"{MODEL_NAME}.json")):
-            self._command("train", ENVIRONMENT, "--split", "2013-03-01")
+            self._command("train", ENVIRONMENT)
 
     def purge(self) -> None:
         self._command("down", ENVIRONMENT, "--purge")

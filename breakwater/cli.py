@@ -5,7 +5,6 @@ A command imports what does its work when it runs: all of that together takes tw
 
 from __future__ import annotations
 
-import datetime
 import json
 import signal
 import sys
@@ -183,18 +182,20 @@ def _months(text: str) -> range:
 
 @cli.command()
 @click.argument("environment")
-@click.option("--seed", default=1, show_default=True)
-@click.option("--split", default=None, type=click.DateTime(["%Y-%m-%d"]), help="Train before, test from then on.")
-def train(environment: str, seed: int, split: datetime.datetime | None) -> None:
-    """Train on the H2O cloud, register and promote the model; the API's replicas pick it up by themselves."""
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0))
+def train(environment: str, seed: int) -> None:
+    """Order a walk-forward training from Mage and follow it, until its ensemble is promoted or the reason against it.
+
+    The run goes on when this command is interrupted; the API's replicas pick up by themselves what it promotes.
+    """
     from breakwater import workloads
     from infra.local import runtime
     from infra.stack import local_plan
 
     plan = local_plan(environment)
     with runtime.locked(plan), Steps() as steps:
-        workloads.train_model(plan, steps, seed=seed, split=split.date() if split else workloads.SPLIT)
-        workloads.wait_serving(plan, steps)
+        if workloads.train_model(plan, steps, seed=seed).promoted:
+            workloads.wait_serving(plan, steps)
 
 
 @cli.command()

@@ -6,36 +6,33 @@ import contextlib
 import datetime
 import getpass
 import socket
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
+from breakwater import training_lines as lines
 from experiments.commit import commit
 from infra.environment import EnvironmentFault
 from infra.local import probe
 from infra.local.plan import LocalPlan
 from infra.local.runtime import Progress
-from services.contracts.flights import MODEL_NAME, contract_schema
+from services.contracts.events import Event
+from services.contracts.flights import MODEL_NAME
 from services.contracts.training import TRAINING_FILE, TrainingRecord
 from services.coordination.etcd import EtcdClient
+from services.etl import orders
 from services.etl.flights import LoadProgress, load_flights
+from services.etl.orders import Office
+from services.etl.promotion import Outcome
 from services.etl.source import ALL_MONTHS
-from services.etl.training import export_training_csv
 from services.featurestore.slots import read_slot_map
-from services.h2o.cluster import H2OCluster
-from services.h2o.job import JobSpec, run
-from services.registry.card import ModelCard
-from services.registry.registry import ModelRegistry, Why
+from services.registry.registry import ModelRegistry
 from services.registry.reload import Reload
 from services.registry.store import ArtifactStore
 
 SERVING_S: Final = 30.0
 """A replica looks for a new model twice a second and warms it within a second or two."""
 POLL_S: Final = 0.1
-SPLIT: Final = datetime.date(2013, 10, 1)
-"""Train on January to September, test on October to December: the model never sees what it is judged on."""
 
 
 def load(plan: LocalPlan, progress: Progress, months: range | None = None) -> None:
@@ -56,39 +53,34 @@ def load(plan: LocalPlan, progress: Progress, months: range | None = None) -> No
     )
 
 
-def train_model(plan: LocalPlan, progress: Progress, *, seed: int, split: datetime.date = SPLIT) -> ModelCard:
-    """Train on the H2O cloud, register the model and promote it; the API's replicas pick it up by themselves.
-
-    A training that a dead node interrupts runs again from the same files; only a whole model is ever registered.
-    """
-    version = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    with tempfile.TemporaryDirectory(prefix="breakwater-train-") as scratch:
-        progress.begin("training set", f"closed batches, split at {split}")
-        cut = export_training_csv(plan.all_shards(), Path(scratch), split)
-        progress.done(
-            "training set",
-            f"{cut.train_rows:,} flights to {cut.max_train:%Y-%m-%d}, {cut.test_rows:,} from {cut.min_test:%Y-%m-%d}",
+def train_model(plan: LocalPlan, progress: Progress, *, seed: int) -> Outcome:
+    """Order a walk-forward run from Mage and follow it to its end; the API's replicas pick up by themselves what it
+    brings into production. Whoever ends this command does not end the run."""
+    if not plan.topology.mage.enabled:
+        raise EnvironmentFault(
+            f"{plan.environment} has no Mage, which trains: set breakwater:mage enabled: true in "
+            f"Pulumi.{plan.environment}.yaml, then `breakwater down {plan.environment}` and `up`"
         )
-        progress.begin("h2o", "waiting for the cloud")
-        spec = JobSpec(train_csv=cut.train_csv, test_csv=cut.test_csv, seed=seed, version=version)
-        with contextlib.closing(EtcdClient(plan.etcd_urls)) as etcd:
-            cluster = H2OCluster(etcd, plan.environment)
-            model = run(spec, cluster, Path(scratch) / "jobs", tell=lambda what: progress.begin("h2o", what))
-        progress.done("h2o", f"{model.card.name} {version}: {model.card.metrics}")
-        progress.begin("registry", "registering and promoting")
-        with open_registry(plan) as registry:
-            who = actor()
-            registry.register(
-                model.model_zip, model.card, model.golden, contract_schema(), Why(who, f"trained with seed {seed}")
-            )
-            reload = registry.bring_into_production(
-                model.card.name, version, Why(who, "breakwater train promotes what it trained")
-            )
-        TrainingRecord(
-            version=version, commit=commit(), at=datetime.datetime.now(datetime.UTC), snapshots=cut.snapshots
-        ).write(plan.state / TRAINING_FILE)
-        progress.done("registry", f"{reload.pointer.version} in production, {spoken(reload)}")
-    return model.card
+    office = Office(plan.mage_url, plan.mage_endpoints(), plan.runs_dir)
+    progress.begin("mage", "waiting for it to take orders")
+    order = orders.place(office, seed=seed)
+    progress.done("mage", f"walk-forward run {order.run} is ordered, version {order.version}")
+
+    def tell(event: Event) -> None:
+        what = lines.of(event)
+        if what is None:
+            progress.begin("mage", f"run {order.run}: {event.kind.replace('_', ' ')} {event.data.get('month', '')}")
+        else:
+            progress.done(*what)
+
+    outcome = orders.follow(office, order, tell)
+    TrainingRecord(
+        version=order.version,
+        commit=commit(),
+        at=datetime.datetime.now(datetime.UTC),
+        snapshots=orders.cut_of(office, order).snapshots,
+    ).write(plan.state / TRAINING_FILE)
+    return outcome
 
 
 @contextlib.contextmanager

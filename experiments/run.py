@@ -48,8 +48,9 @@ SLACK_S: Final = 150
 LOAD_END_S: Final = 20.0
 """Load processes notice the stop file within a second and then wait for what is in flight."""
 INTERRUPT_S: Final = 20.0
-HEALTHY_S: Final = 30.0
-"""An earlier fault's last effects (a member rejoining, a standby entering the quorum) take 2 or 3 loops of 5 s."""
+HEALTHY_S: Final = 90.0
+"""An earlier fault's last effects (a member rejoining, a standby entering the quorum) take 2 or 3 loops of 5 s; the H2O
+cloud and Mage, which `up` does not wait for, up to a minute on a crowded machine."""
 POLL_S: Final = 0.1
 MIN_FREE_BYTES: Final = 500 * 1024**2
 DEADLINES: Final = Deadlines(predict=1000, write=1000, read=1000)

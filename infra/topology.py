@@ -35,6 +35,9 @@ SERVER_CONNECTIONS: Final = 12
 API_BASE_MB: Final = 384
 """Interpreter, pools, metaspace and native memory of the scoring JVM beside its heap, and room: an estimate."""
 
+CRON: Final = r"^[\d*/,-]+( [\d*/,-]+){4}$"
+"""Minute, hour, day of the month, month, day of the week, as numbers."""
+
 Component = Literal["etcd", "postgres", "redis", "h2o", "registry", "api", "edge", "mage"]
 
 
@@ -161,6 +164,13 @@ class Registry(Model):
     """Where artifacts are: any fsspec URL (s3://..., gs://...); empty is a directory of the environment's own."""
 
     artifacts: str = ""
+
+
+class Mage(Model):
+    """The scheduler of training. `schedule`: when to train by itself (cron, five fields, UTC); none: on orders only."""
+
+    enabled: bool = True
+    schedule: Annotated[str, Field(pattern=CRON)] | None = None
 
 
 class Pool(Model):
@@ -347,6 +357,7 @@ class Topology(Model):
     redis: Redis = Redis()
     h2o: H2O = H2O()
     registry: Registry = Registry()
+    mage: Mage = Mage()
     api: Api = Api()
     local: Local = Local()
     kubernetes: Kubernetes | None = None

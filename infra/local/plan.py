@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from infra.names import APP_ROLE, FEATURES_DATABASE, REGISTRY_SHARD
+from infra.names import APP_ROLE, FEATURES_DATABASE, MAGE_DATABASE, MAGE_ROLE, MAGE_SHARD, REGISTRY_SHARD
 from infra.topology import Topology
 from services.contracts.shards import HostPort, ShardEndpoints, patroni_namespace
 from services.registry import registry
@@ -24,6 +24,8 @@ API_OFFSET: Final = 30
 H2O_OFFSET: Final = 60
 H2O_STATUS_OFFSET: Final = 80
 REGISTRY_OFFSET: Final = 90
+MAGE_OFFSET: Final = 92
+MAGE_STATUS_OFFSET: Final = 93
 POSTGRES_OFFSET: Final = 100
 EDGE_OFFSET: Final = 443
 API_AGENT_OFFSET: Final = 500
@@ -34,8 +36,8 @@ PORTS_PER_H2O_NODE: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class MemberPlan:
-    """One member. `aux_port` is etcd's peer port, Patroni's REST port, the port of an H2O node's agent or of an API
-    replica's watchdog; others have none.
+    """One member. `aux_port` is etcd's peer port, Patroni's REST port, the port of an H2O node's agent, of Mage's watch
+    or of an API replica's watchdog; others have none.
     """
 
     name: str
@@ -107,6 +109,10 @@ class LocalPlan:
         return self.secrets_dir / "app.pgpass"
 
     @property
+    def mage_passfile(self) -> Path:
+        return self.secrets_dir / "mage.pgpass"
+
+    @property
     def admin_passfile(self) -> Path:
         return self.secrets_dir / "admin.pgpass"
 
@@ -146,6 +152,8 @@ class LocalPlan:
             port = base + H2O_OFFSET + PORTS_PER_H2O_NODE * i
             yield plan(f"h2o-{i}", "h2o", port, aux=base + H2O_STATUS_OFFSET + i)
         yield plan("registry-0", "registry", base + REGISTRY_OFFSET)
+        if self.topology.mage.enabled:
+            yield plan("mage-0", "mage", base + MAGE_OFFSET, aux=base + MAGE_STATUS_OFFSET)
         for i in range(self.topology.api.replicas):
             yield plan(f"api-{i}", "api", base + API_OFFSET + i, aux=base + API_AGENT_OFFSET + i)
         yield plan("edge-0", "edge", base + EDGE_OFFSET)
@@ -184,6 +192,21 @@ class LocalPlan:
     def registry_endpoints(self) -> ShardEndpoints:
         """The model registry's database, as the application's role."""
         return self.shard_endpoints(REGISTRY_SHARD).model_copy(update={"dbname": registry.DATABASE})
+
+    @property
+    def mage_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.member('mage-0').port}"
+
+    def mage_endpoints(self) -> ShardEndpoints:
+        """Mage's own database, as its role."""
+        return self.shard_endpoints(MAGE_SHARD).model_copy(
+            update={"dbname": MAGE_DATABASE, "user": MAGE_ROLE, "passfile": self.mage_passfile}
+        )
+
+    @property
+    def runs_dir(self) -> Path:
+        """Where each walk-forward run has its directory."""
+        return self.members_dir / "mage-0" / "runs"
 
     @property
     def genmodel_jar(self) -> Path:

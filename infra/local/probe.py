@@ -143,6 +143,13 @@ def _registry(plan: LocalPlan, member: MemberPlan) -> Health:
     return Health(member.name, member.component, "reconciler", ready == 200, state)  # noqa: PLR2004
 
 
+def _mage(plan: LocalPlan, member: MemberPlan) -> Health:
+    _, answer = get_json(f"http://{LOOPBACK}:{member.aux_port}/status")
+    ready, run = bool(answer.get("ready")), answer.get("running")
+    state = "takes orders" if run is None else f"run {run} is under way"
+    return Health(member.name, member.component, "scheduler", ready, state if ready else str(answer.get("reason")))
+
+
 def _api(plan: LocalPlan, member: MemberPlan) -> Health:
     alive, _ = get_json(f"http://{LOOPBACK}:{member.port}/healthz")
     ready, reason = get_json(f"http://{LOOPBACK}:{member.port}/readyz")
@@ -166,6 +173,7 @@ _ASK: Final = {
     "redis": _redis,
     "h2o": _h2o,
     "registry": _registry,
+    "mage": _mage,
     "api": _api,
     "edge": _edge,
 }

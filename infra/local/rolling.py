@@ -19,8 +19,8 @@ from infra.local.environment import LocalEnvironment
 from infra.local.plan import LocalPlan, MemberPlan
 from infra.local.supervisor import Supervisor
 
-READY_S: Final = 60.0
-"""A JVM that joins its cloud, or a standby that streams again, takes 5 to 20 s."""
+READY_S: Final = 120.0
+"""A JVM that joins its cloud, or a standby that streams again, takes 5 to 20 s; Mage, at low priority, a minute."""
 HAND_OVER_S: Final = 40.0
 """What hands a shard over gives up by itself after 30 s."""
 POLL_S: Final = 0.1
@@ -44,14 +44,14 @@ class Restarted:
 def everything(environment: LocalEnvironment) -> Iterator[Restarted]:
     """Restart every member in turn and wait for each; EnvironmentFault when one does not come back in time.
 
-    An H2O cloud that loses a node restarts as a whole anyway, so its nodes go together. Shards go side by side, as they
-    have nothing to do with each other.
+    An H2O cloud that loses a node restarts as a whole anyway, so its nodes go together, and Mage with them: a training
+    needs both. Shards go side by side, as they have nothing to do with each other.
     """
     plan = environment.plan
     for component in ORDER:
         members = plan.of(component)
         if component == "h2o":
-            yield from _together(environment, members)
+            yield from _together(environment, (*members, *plan.of("mage")))
         elif component == "postgres":
             shards = range(plan.topology.postgres.shards)
             with ThreadPoolExecutor(len(shards)) as pool:

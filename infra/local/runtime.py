@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from infra import lock
 from infra.environment import EnvironmentFault, ProcessId
-from infra.local import defects, probe, processes, secrets, servers, shard_config, tls
+from infra.local import defects, mage, probe, processes, secrets, servers, shard_config, tls
 from infra.local import supervisor as supervision
 from infra.local.account import Account
 from infra.local.environment import LocalEnvironment
@@ -27,7 +27,7 @@ from infra.local.processes import Process
 from infra.local.secrets import Secrets
 from infra.local.servers import Program
 from infra.local.supervisor import Supervisor
-from infra.names import APP_ROLE, FEATURES_DATABASE, REGISTRY_SHARD
+from infra.names import APP_ROLE, FEATURES_DATABASE, MAGE_DATABASE, MAGE_ROLE, MAGE_SHARD, REGISTRY_SHARD
 from infra.topology import Topology
 from services.featurestore import migrate, provision
 from services.h2o.genmodel import extract_genmodel
@@ -36,9 +36,11 @@ from services.registry import registry
 POLL_S: Final = 0.05
 READY_S: Final = 120.0
 """Ten times what a cold start takes here; a slow machine gets its time, a broken one an answer."""
-STOP_ORDER: Final = (("edge",), ("api", "h2o", "registry"), ("redis", "warden"), ("server",), ("etcd",))
+STOP_ORDER: Final = (("edge",), ("api", "h2o", "registry", "mage"), ("redis", "warden"), ("server",), ("etcd",))
 """Whoever asks stops before whom it asks; what stands side by side stops together. Wardens must not see their servers
 stop, and Patroni gives its leader keys back to a living etcd."""
+BACKGROUND: Final = ("h2o", "mage")
+"""What trains; `up` does not wait for it."""
 WAKE_EVERY_S: Final = 0.5
 """How often Patroni is asked to look again while its shard is not whole. By itself it looks once per loop_wait: the
 primary of a new shard would count its replicas, which stream within three seconds, only up to 10 s later."""
@@ -112,6 +114,8 @@ def up(plan: LocalPlan, progress: Progress) -> None:
         _clear_leftovers(plan, progress)
         _ports_free(plan)
     _heal_first(plan, progress, was_up)
+    if plan.topology.mage.enabled:
+        mage.ensure_installed(progress)
     own_secrets = secrets.ensure(plan, account)
     tls.ensure(plan, account)
     extract_genmodel(plan.genmodel_jar.parent)
@@ -197,6 +201,8 @@ def _start_in_order(
         provision.ensure_database(admin, APP_ROLE, FEATURES_DATABASE, own_secrets.app, observes=True)
         if shard == REGISTRY_SHARD:
             provision.ensure_database(admin, APP_ROLE, registry.DATABASE, own_secrets.app, observes=True)
+        if shard == MAGE_SHARD and plan.topology.mage.enabled:
+            provision.ensure_database(admin, MAGE_ROLE, MAGE_DATABASE, own_secrets.mage_database, observes=False)
     start("api")
     migrate.apply([plan.registry_endpoints()], migrations=registry.MIGRATIONS)
     progress.done("schema", provision.prepare_shards(plan.etcd_urls, plan.environment, plan.all_shards()))
@@ -212,10 +218,13 @@ def _start_in_order(
     progress.done("edge", f"{plan.edge_url}  TLS 1.3")
     start("registry")
     # A former primary may restart once more to follow the new one, after its shard was ready.
-    _wait_healthy(plan, supervisor, [member for member in plan.members if member.component != "h2o"])
+    _wait_healthy(plan, supervisor, [member for member in plan.members if member.component not in BACKGROUND])
     # Training is no part of serving: its cloud forms behind everybody's back, at low priority (docs/adr/0007).
-    start("h2o")
+    for component in BACKGROUND:
+        start(component)
     progress.done("h2o", f"{plan.topology.h2o.nodes} nodes, forming their cloud in the background")
+    if plan.topology.mage.enabled:
+        progress.done("mage", "scheduler of training, starting in the background")
 
 
 def down(plan: LocalPlan, progress: Progress) -> bool:

@@ -9,7 +9,7 @@ from typing import Final
 
 from infra.local.account import Account
 from infra.local.plan import LOOPBACK, LocalPlan
-from infra.names import APP_ROLE
+from infra.names import APP_ROLE, MAGE_ROLE
 
 SECRET_BYTES: Final = 24
 """192 bits: beyond guessing, short enough for every server's limits."""
@@ -25,6 +25,10 @@ class Secrets:
     redis: str
     api_token: str
     admin_token: str
+    mage_database: str
+    mage_owner: str
+    mage_session: str
+    mage_trigger: str
 
 
 def ensure(plan: LocalPlan, account: Account) -> Secrets:
@@ -46,8 +50,13 @@ def ensure(plan: LocalPlan, account: Account) -> Secrets:
         redis=secret("redis"),
         api_token=secret("api_token"),
         admin_token=secret("admin_token"),
+        mage_database=secret("mage_database"),
+        mage_owner=secret("mage_owner"),
+        mage_session=secret("mage_session"),
+        mage_trigger=secret("mage_trigger"),
     )
     account.write(plan.passfile, passfile_line(APP_ROLE, found.app))
+    account.write(plan.mage_passfile, passfile_line(MAGE_ROLE, found.mage_database))
     account.write(plan.admin_passfile, passfile_line("postgres", found.superuser))
     return found
 

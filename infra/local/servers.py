@@ -11,11 +11,14 @@ from typing import Final
 import yaml
 
 from infra import haproxy
+from infra.local import mage
 from infra.local import secrets as secret_files
 from infra.local.account import Account
 from infra.local.partition import group_of
 from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
 from infra.local.secrets import Secrets
+from services.etl.run import RunConfig
+from services.etl.scheduler import SchedulerConfig
 from services.h2o.node import NodeConfig, Peer
 from services.postgres import patroni
 from services.registry.reconciler import ReconcilerConfig
@@ -206,6 +209,38 @@ def _registry(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Ac
     return [_program(member, "reconciler", (python(), "-m", "services.registry.reconciler", str(path)))]
 
 
+def _mage(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Account) -> list[Program]:
+    account.directory(plan.runs_dir)
+    mage.own_artifacts(plan, account)
+    steps = RunConfig(
+        environment=plan.environment,
+        member=member.name,
+        etcd=plan.etcd_urls,
+        shards=plan.all_shards(),
+        registry=plan.registry_endpoints(),
+        artifacts=plan.artifacts,
+        directory=plan.runs_dir,
+    )
+    account.write(member.directory / "etl.json", steps.model_dump_json(indent=2))
+    config = SchedulerConfig(
+        member=member.name,
+        host=LOOPBACK,
+        port=member.port,
+        status_port=_aux_port(member),
+        mage_python=mage.python(),
+        directory=member.directory,
+        database=plan.mage_endpoints(),
+        run_config=member.directory / "etl.json",
+        owner_password=plan.secrets_dir / "mage_owner",
+        session_secret=plan.secrets_dir / "mage_session",
+        trigger_token=plan.secrets_dir / "mage_trigger",
+        schedule=plan.topology.mage.schedule,
+    )
+    path = member.directory / "mage.json"
+    account.write(path, config.model_dump_json(indent=2))
+    return [_program(member, "scheduler", (python(), "-m", "services.etl.scheduler", str(path)))]
+
+
 def _api(plan: LocalPlan, member: MemberPlan, secrets: Secrets, account: Account) -> list[Program]:
     redis = plan.member("redis-0")
     config = {
@@ -276,6 +311,7 @@ _RENDERERS: Final = {
     "redis": _redis,
     "h2o": _h2o,
     "registry": _registry,
+    "mage": _mage,
     "api": _api,
     "edge": _edge,
 }

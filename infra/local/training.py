@@ -7,7 +7,6 @@ nothing. What becomes of it is appended to the file EVENTS, for whoever judges a
 from __future__ import annotations
 
 import contextlib
-import datetime
 import itertools
 import sys
 import tempfile
@@ -20,18 +19,19 @@ from infra.local.plan import LocalPlan
 from infra.stack import local_plan
 from services.contracts.events import Event, EventLog
 from services.coordination.etcd import EtcdClient, EtcdError
+from services.etl import snapshot, splits
 from services.etl.errors import EtlError
-from services.etl.training import export_training_csv
+from services.etl.transform import transform
 from services.featurestore.errors import FeatureStoreError
 from services.h2o.cluster import H2OCluster
 from services.h2o.errors import H2OError
-from services.h2o.job import JobSpec, run
+from services.h2o.job import run
+from services.h2o.specs import SplitSpec
 from services.h2o.trained import TrainedModel
 
 SOURCE: Final = "training"
-SPLIT: Final = datetime.date(2013, 2, 1)
-"""Train on the last flights of January, test on the first ones of February."""
 TRAIN_ROWS: Final = 5000
+"""The last flights of the first month; tested on the first ones of the second."""
 SEEDED_ROWS: Final = 997
 """Up to so many more, by the seed, which draws nothing in such a training: other rows make another model."""
 TEST_ROWS: Final = 1000
@@ -45,11 +45,16 @@ def cut(plan: LocalPlan, directory: Path, seed: int) -> tuple[Path, Path]:
     train_csv, test_csv = directory / "train.csv", directory / "test.csv"
     if not test_csv.exists():
         with tempfile.TemporaryDirectory(dir=directory) as scratch:
-            whole = export_training_csv(plan.all_shards(), Path(scratch), SPLIT)
-            with whole.train_csv.open("rb") as lines, train_csv.open("wb") as out:
+            rows, features_csv = Path(scratch, "cut.tsv"), Path(scratch, "features.csv")
+            snapshot.take(plan.all_shards(), rows)
+            features = transform(rows, features_csv, Path(scratch, "rejected.jsonl"))
+            split = splits.walk_forward(features.months)[0]
+            for months, whole in ((split.train, train_csv), ([split.test], test_csv)):
+                splits.write_rows(features_csv, features, months, Path(scratch, whole.name))
+            with Path(scratch, train_csv.name).open("rb") as lines, train_csv.open("wb") as out:
                 out.write(next(lines))
                 out.writelines(deque(lines, TRAIN_ROWS + seed % SEEDED_ROWS))
-            with whole.test_csv.open("rb") as lines, test_csv.open("wb") as out:
+            with Path(scratch, test_csv.name).open("rb") as lines, test_csv.open("wb") as out:
                 out.writelines(itertools.islice(lines, 1 + TEST_ROWS))
     return train_csv, test_csv
 
@@ -65,7 +70,7 @@ def train(plan: LocalPlan, directory: Path, name: str, seed: int, log: EventLog)
     try:
         train_csv, test_csv = cut(plan, directory, seed)
         log.append(Event.now(SOURCE, "begun", name))
-        spec = JobSpec(train_csv=train_csv, test_csv=test_csv, seed=seed, version=name)
+        spec = SplitSpec(train_csv=train_csv, test_csv=test_csv, seed=seed, version=name)
         with contextlib.closing(EtcdClient(plan.etcd_urls)) as etcd:
             model = run(spec, H2OCluster(etcd, plan.environment), directory / name, tell=tell)
     except EXPECTED as error:

@@ -15,6 +15,8 @@ LATE_AFTER_MIN: Final = 15.0
 
 MODEL_NAME: Final = "flight-delay"
 TARGET: Final = "late"
+EVENT_TIME: Final = "event_time"
+"""Column of training files with the scheduled departure, ISO 8601 with offset. It orders the rows and is no feature."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Level = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[^\x00]*$")]

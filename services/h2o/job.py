@@ -16,11 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from services.coordination.etcd import EtcdUnavailable
 from services.h2o.cluster import Cloud, H2OCluster
 from services.h2o.errors import TrainingInterrupted, TrainingRefused
+from services.h2o.specs import SPEC, EnsembleSpec, JobSpec, SplitSpec
 from services.h2o.trained import TrainedModel
 
 ATTEMPTS: Final = 5
@@ -34,17 +35,6 @@ POLL_S: Final = 0.2
 ERROR_FILE: Final = "error.txt"
 REFUSED: Final = 4
 """Exit code of an attempt that no repetition will mend."""
-
-
-class JobSpec(BaseModel):
-    """What to train from. The files do not change while the job runs: every attempt sees the same snapshot."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    train_csv: Path
-    test_csv: Path
-    seed: int
-    version: str
 
 
 class _Lost(Exception):
@@ -136,21 +126,30 @@ def _said(place: Path) -> str:
 def main(arguments: list[str]) -> int:
     """One attempt: `python -m services.h2o.job DIRECTORY URL`."""
     from h2o.exceptions import H2OError as ClientError  # noqa: PLC0415 - importing h2o takes a second
-
-    from services.h2o.train import train  # noqa: PLC0415
+    from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
     place, url = Path(arguments[0]), arguments[1]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
-        spec = JobSpec.model_validate_json((place / "spec.json").read_bytes())
-        train(spec.train_csv, spec.test_csv, url, place, seed=spec.seed, version=spec.version)
+        _train(SPEC.validate_json((place / "spec.json").read_bytes()), url, place)
     except (TrainingRefused, ValidationError, OSError) as error:
         (place / ERROR_FILE).write_text(str(error))
         return REFUSED
-    except ClientError as error:
+    except (ClientError, HTTPError) as error:
         (place / ERROR_FILE).write_text(f"H2O said: {error}")
         return 1
     return 0
+
+
+def _train(spec: JobSpec, url: str, place: Path) -> None:
+    from services.h2o.ensemble import combine  # noqa: PLC0415 - as above
+    from services.h2o.train import train  # noqa: PLC0415
+
+    match spec:
+        case SplitSpec():
+            train(spec.train_csv, spec.test_csv, url, place, seed=spec.seed, version=spec.version)
+        case EnsembleSpec():
+            combine(spec, url, place)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ config:
   breakwater:runtime: local
   breakwater:chaos:
     enabled: true
-    components: [postgres, redis, h2o, registry, api, edge, etcd]
+    components: [postgres, redis, h2o, registry, mage, api, edge, etcd]
   breakwater:h2o:
     nodes: 2
     memory_mb: 1024
@@ -53,21 +53,30 @@ class Platform:
 
     def run(self, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
         """`breakwater ...`; fails the test with its output when the exit code is another (None: any)."""
-        done = subprocess.run(
-            [str(Path(sys.prefix) / "bin" / "breakwater"), *arguments],
-            cwd=self.root,
-            env={**os.environ, "XDG_STATE_HOME": str(self.root / "state"), "NO_COLOR": "1", "COLUMNS": "160"},
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_S,
-            check=False,
-        )
+        process = self.start(*arguments)
+        try:
+            stdout, stderr = process.communicate(timeout=COMMAND_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        done = subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
         if code is not None and done.returncode != code:
             pytest.fail(
                 f"breakwater {' '.join(arguments)} ended with {done.returncode}, not {code}\n"
                 f"{done.stdout}\n{done.stderr}\nstate in {self.state}, runs in {self.runs}"
             )
         return done
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """`breakwater ...`, without waiting for its end."""
+        return subprocess.Popen(
+            [str(Path(sys.prefix) / "bin" / "breakwater"), *arguments],
+            cwd=self.root,
+            env={**os.environ, "XDG_STATE_HOME": str(self.root / "state"), "NO_COLOR": "1", "COLUMNS": "160"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def endpoints(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.run("endpoints", ENVIRONMENT, "--json").stdout)
@@ -78,14 +87,14 @@ class Platform:
         return {line["member"]: line for line in lines}
 
     def settled(self) -> dict[str, dict[str, Any]]:
-        """The status once the H2O cloud, which `up` does not wait for, has formed too."""
+        """The status once the H2O cloud and Mage, which `up` does not wait for, are ready too."""
         end = time.monotonic() + H2O_S
         while True:
             found = self.status()
-            if all(line["healthy"] for line in found.values() if line["component"] == "h2o"):
+            if all(line["healthy"] for line in found.values() if line["component"] in {"h2o", "mage"}):
                 return found
             if time.monotonic() > end:
-                pytest.fail(f"no H2O cloud after {H2O_S:.0f} s: {found}; state in {self.state}")
+                pytest.fail(f"no H2O cloud or no Mage after {H2O_S:.0f} s: {found}; state in {self.state}")
             time.sleep(0.5)
 
     def token(self) -> str:
@@ -118,7 +127,7 @@ def platform() -> Iterator[Platform]:
 
 @pytest.fixture(scope="session")
 def trained(platform: Platform) -> Platform:
-    """With three months of flights and a model that was trained on two of them."""
+    """With three months of flights and the ensemble that a walk-forward over them gave."""
     platform.run("load", ENVIRONMENT, "--months", "1-3")
-    platform.run("train", ENVIRONMENT, "--split", "2013-03-01")
+    platform.run("train", ENVIRONMENT)
     return platform

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.e2e
 MEMBERS = {
     *(f"etcd-{i}" for i in range(3)),
     *(f"shard-{shard}-{i}" for shard in range(2) for i in range(3)),
-    *("redis-0", "h2o-0", "h2o-1", "registry-0", "api-0", "api-1", "edge-0"),
+    *("redis-0", "h2o-0", "h2o-1", "registry-0", "mage-0", "api-0", "api-1", "edge-0"),
 }
 FEATURES = {
     "month": 7,

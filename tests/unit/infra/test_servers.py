@@ -17,6 +17,8 @@ from infra.local.plan import LocalPlan
 from infra.local.secrets import Secrets
 from infra.local.servers import Program
 from services.api.settings import Settings, TraceSettings
+from services.etl.run import RunConfig
+from services.etl.scheduler import SchedulerConfig
 from services.h2o.node import NodeConfig
 from services.registry.reconciler import ReconcilerConfig
 from tests.unit.infra.conftest import topology
@@ -148,6 +150,20 @@ def test_h2o_nodes_know_each_other_and_their_memory_split(plan: LocalPlan, progr
         assert (config.name, config.status_port) == (member.name, member.aux_port)
         assert (config.memory_mb, config.heap_mb) == (limits.memory_mb, limits.heap_mb)
         assert [(node.name, node.port) for node in config.nodes] == [(m.name, m.port) for m in plan.of("h2o")]
+
+
+def test_mage_its_steps_and_the_registry_agree_on_where_everything_is(
+    plan: LocalPlan, programs: tuple[Program, ...]
+) -> None:
+    assert programs
+    directory = plan.member("mage-0").directory
+    config = SchedulerConfig.model_validate_json((directory / "mage.json").read_bytes())
+    steps = RunConfig.model_validate_json(config.run_config.read_bytes())
+    assert (config.port, config.status_port) == (plan.member("mage-0").port, plan.member("mage-0").aux_port)
+    assert (config.database.dbname, config.database.user) == ("mage", "breakwater_mage")
+    assert (steps.artifacts, steps.registry) == (plan.artifacts, plan.registry_endpoints())
+    assert steps.directory == plan.runs_dir
+    assert all(path.exists() for path in (config.owner_password, config.session_secret, config.trigger_token))
 
 
 def test_replicas_and_registry_use_one_store_and_the_registry_its_own_database(

@@ -29,6 +29,7 @@ def kubernetes(**settings: Any) -> dict[str, Any]:
 
 BOUNDS: list[tuple[dict[str, Any], str, str]] = [
     ({"h2o": {"nodes": 11}}, "breakwater:(whole)", "the local runtime has ports for 10"),
+    ({"mage": {"schedule": "every day"}}, "breakwater:mage.schedule", "should match pattern"),
     ({"registry": {"artifact": "/x"}}, "breakwater:registry.artifact", "Extra inputs are not permitted"),
     ({"etcd": {"members": 2}}, "breakwater:etcd", "an even etcd cluster tolerates no more failures"),
     ({"etcd": {"members": 0}}, "breakwater:etcd.members", "greater than or equal to 1"),

@@ -1,0 +1,10 @@
+"""Splits: January to February, January and February to March, ...; dynamic, so each becomes a run of `train_split`."""
+
+from mage_ai.data_preparation.decorators import transformer
+from steps import step
+
+
+@transformer
+def splits(features, *args, **kwargs):
+    months = step("split", kwargs)
+    return [months, [{"block_uuid": month} for month in months]]
