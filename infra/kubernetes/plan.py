@@ -44,6 +44,7 @@ API_AGENT: Final = 8081
 EDGE: Final = 8443
 EDGE_HEALTH: Final = 8404
 MAGE: Final = 6789
+MAGE_STATUS: Final = 8084
 REGISTRY_STATUS: Final = 8083
 DNS: Final = 53
 

@@ -36,7 +36,7 @@ class Platform:
     api: Api
     registry: Registry
     edge: Edge
-    mage: Mage
+    mage: Mage | None
     access: Access | None
 
 
@@ -68,7 +68,9 @@ def deploy(plan: KubernetesPlan) -> Platform:
     api = Api("api", ApiConfig.of(plan), secrets, options(migrate, redis))
     registry = Registry("registry", RegistryConfig.of(plan), secrets, options(api))
     edge = Edge("edge", EdgeConfig.of(plan), secrets, options(api))
-    mage = Mage("mage", MageConfig.of(plan), secrets, options(migrate, h2o, api))
+    mage = None
+    if plan.topology.mage.enabled:
+        mage = Mage("mage", MageConfig.of(plan), secrets, options(migrate, h2o, api))
     access = Access("access", plan, options(etcd, *shards)) if plan.settings.runners else None
     return Platform(ground, etcd, redis, shards, migrate, load, h2o, api, registry, edge, mage, access)
 

@@ -50,6 +50,11 @@ CHECKS: Final[dict[str, tuple[list[str], ...]]] = {
         _imports("services.h2o.node", "services.h2o.train", "services.registry.registry"),
         ["/usr/bin/java", "-version"],
     ),
+    "mage": (
+        _imports("services.etl.scheduler", "services.etl.run", "services.h2o.ensemble"),
+        ["/opt/mage/bin/python", "-c", "import psycopg2, mage_ai"],
+        ["/usr/bin/setpriv", "--version"],
+    ),
     "edge": (["/usr/sbin/haproxy", "-v"],),
 }
 """What an image must be able to do as its own user, with a read-only root file system and without a network."""

@@ -1,4 +1,4 @@
-"""Trains a model inside the cluster, as Mage will: with its account and its flows, from the h2o image."""
+"""The steps of a walk-forward run inside the cluster, as Mage orders them: with its account and flows, h2o's image."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from tests.kubernetes.platform import COMPONENT, Manifest
 
 NAME: Final = "train"
 PROGRAM: Final = """
-import contextlib, datetime, json, sys
+import json, sys
+from datetime import datetime, timezone
 from pathlib import Path
-from services.contracts.flights import FlightFeatures
 from services.contracts.shards import ShardEndpoints
-from services.coordination.etcd import EtcdClient
-from services.etl.training import export_training_csv
-from services.h2o.cluster import H2OCluster
-from services.h2o.job import JobSpec, run
-from services.registry.registry import ModelRegistry, Why
-from services.registry.store import ArtifactStore
+from services.etl.run import Order, Run, RunConfig
 
 job = json.loads(Path("/etc/breakwater/job.json").read_bytes())
-shards = [ShardEndpoints.model_validate(shard) for shard in job["shards"]]
-scratch, why = Path("/tmp"), Why("tests", "the first model")
-cut = export_training_csv(shards, scratch, datetime.date(2013, 10, 1))
-with contextlib.closing(EtcdClient(tuple(job["etcd"]))) as etcd:
-    spec = JobSpec(train_csv=cut.train_csv, test_csv=cut.test_csv, seed=1, version="1")
-    model = run(spec, H2OCluster(etcd, job["environment"]), scratch / "jobs", tell=print)
-    database = shards[0].model_copy(update={"dbname": "model_registry"})
-    registry = ModelRegistry(database, etcd, job["environment"], ArtifactStore(sys.argv[1]))
-    schema = json.dumps(FlightFeatures.model_json_schema(), sort_keys=True)
-    registry.register(model.model_zip, model.card, model.golden, schema, why)
-    registry.stage(model.card.name, "1", why)
-    print(registry.promote(model.card.name, "1", why))
+shards = tuple(ShardEndpoints.model_validate(shard) for shard in job["shards"])
+config = RunConfig(
+    environment=job["environment"],
+    member="train",
+    etcd=tuple(job["etcd"]),
+    shards=shards,
+    registry=shards[0].model_copy(update={"dbname": "model_registry"}),
+    artifacts=sys.argv[1],
+    directory=Path("/tmp"),
+)
+order = Order(run=1, ordered_at=datetime.now(timezone.utc), seed=1)
+for step in ("load", "transform", "split"):
+    print(answer := Run(config, order).answer(step))
+for month in json.loads(answer):
+    print(month, Run(config, order.model_copy(update={"month": month})).answer("train"))
+for step in ("combine", "promote"):
+    print(Run(config, order).answer(step))
 """
 
 

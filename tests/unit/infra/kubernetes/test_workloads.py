@@ -200,9 +200,10 @@ def test_one_more_replica_or_shard_changes_only_that() -> None:
         "stateful-set-shard-2",
     }
     changed = {name for name in before if before[name] != wider[name]}
-    told = {"api", "load", "migrate"}
+    told = {"api", "load", "mage", "migrate"}
     assert changed == {f"06-config-map-{name}.yaml" for name in told} | {
         "12-deployment-api.yaml",
+        "12-deployment-mage.yaml",
         "11-job-load.yaml",
         "11-job-migrate.yaml",
     }
