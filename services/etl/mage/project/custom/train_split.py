@@ -1,7 +1,9 @@
 """One split: trained on everything before its month, measured on its month, as one job of the H2O cloud."""
 
-from mage_ai.data_preparation.decorators import custom
 from steps import step
+
+if "custom" not in globals():  # Mage brings its own
+    from mage_ai.data_preparation.decorators import custom
 
 
 @custom

@@ -1,7 +1,9 @@
 """PostgresLoader: one cut of every shard's closed batches, which all that follows reads."""
 
-from mage_ai.data_preparation.decorators import data_loader
 from steps import step
+
+if "data_loader" not in globals():  # Mage brings its own
+    from mage_ai.data_preparation.decorators import data_loader
 
 
 @data_loader

@@ -1,7 +1,9 @@
 """Splits: January to February, January and February to March, ...; dynamic, so each becomes a run of `train_split`."""
 
-from mage_ai.data_preparation.decorators import transformer
 from steps import step
+
+if "transformer" not in globals():  # Mage brings its own
+    from mage_ai.data_preparation.decorators import transformer
 
 
 @transformer
