@@ -64,3 +64,13 @@ def status(connection: psycopg.Connection, run: int) -> Status | None:
     """How a run is; None when Mage knows none with this number."""
     row = connection.execute("select status::text from pipeline_run where id = %s", (run,)).fetchone()
     return None if row is None else cast(Status, row[0])
+
+
+def failure(connection: psycopg.Connection, run: int) -> str | None:
+    """The block that failed first, and what Mage noted of it; None when none did."""
+    row = connection.execute(
+        "select block_uuid, coalesce(metrics #>> '{error,error}', 'no reason is noted') from block_run "
+        "where pipeline_run_id = %s and status = 'FAILED' order by id limit 1",
+        (run,),
+    ).fetchone()
+    return None if row is None else f"block {row[0]}: {' '.join(str(row[1]).split())}"

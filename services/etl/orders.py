@@ -89,7 +89,9 @@ def follow(office: Office, order: Order, tell: Callable[[Event], None], *, timeo
             case "COMPLETED":
                 return Outcome.model_validate_json((office.runs / order.version / OUTCOME).read_bytes())
             case "FAILED" | "CANCELLED":
-                raise RunFailed(f"walk-forward run {order.run} {status.lower()}: {said.failure or _see(office, order)}")
+                raise RunFailed(
+                    f"walk-forward run {order.run} {status.lower()}: {said.failure or _noted(office, order)}"
+                )
         if time.monotonic() > end:
             raise RunFailed(
                 f"walk-forward run {order.run} has not ended after {timeout_s:.0f} s: {_see(office, order)}"
@@ -117,6 +119,13 @@ class _Said:
             if event.kind == "failed":
                 self.failure = f"{event.data['step']}: {event.data['error']}"
             yield event
+
+
+def _noted(office: Office, order: Order) -> str:
+    """What Mage itself noted, where the failure was no step's."""
+    with session(office.database, application_name=mage_runs.APPLICATION) as connection:
+        noted = mage_runs.failure(connection, order.run)
+    return f"{noted or 'no block failed'}; {_see(office, order)}"
 
 
 def _see(office: Office, order: Order) -> str:
