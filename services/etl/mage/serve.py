@@ -35,7 +35,7 @@ os.register_at_fork(after_in_child=_die_with_parent)
 
 from mage_ai.orchestration.db.process import start_session_and_run  # noqa: E402 - what it forks on import is covered
 from mage_ai.orchestration.queue import process_queue  # noqa: E402
-from mage_ai.orchestration.queue.process_queue import JobStatus, ProcessQueue, Worker  # noqa: E402
+from mage_ai.orchestration.queue.process_queue import JobStatus, ProcessQueue, QueueStatus, Worker  # noqa: E402
 
 
 class OneJob(Worker):  # type: ignore[misc]
@@ -71,6 +71,15 @@ def poll_for_ever(queue: Any, size: int, job_dict: Any, redis_client: Any, clien
             workers.append(worker)
 
 
+def enqueue(self: Any, job_id: str, target: Any, *args: Any, **kwargs: Any) -> None:
+    """A job is known before the pool can see it: Mage's own order lets the pool meet one that nobody seems to want."""
+    if self.status == QueueStatus.ACTIVE and not self.has_job(job_id):
+        self.job_dict[job_id] = JobStatus.QUEUED
+        self.queue.put([job_id, target, args, kwargs])
+        if not self.is_worker_pool_alive():
+            self.start_worker_pool()
+
+
 def has_job(self: Any, job_id: str, logger: Any = None, logging_tags: Any = None) -> bool:
     """Whether the job waits or runs: what is queued will be taken as long as the pool lives."""
     job = self.job_dict.get(job_id)
@@ -80,6 +89,7 @@ def has_job(self: Any, job_id: str, logger: Any = None, logging_tags: Any = None
 
 
 process_queue.poll_job_and_execute = poll_for_ever
+ProcessQueue.enqueue = enqueue
 ProcessQueue.has_job = has_job
 
 
