@@ -121,7 +121,13 @@ class Run:
         return features.model_dump_json()
 
     def split(self) -> str:
-        planned = splits.walk_forward(self._features().months)
+        """The splits, and the rows whose levels all of their models know: those of every month that one learns from."""
+        features = self._features()
+        planned = splits.walk_forward(features.months)
+        known = self._path("known.csv")
+        splits.write_rows(self._path("features.csv"), features, planned[-1].train, known)
+        splits.write_cover(known, self._path("cover.csv"))
+        known.unlink()
         self._say("planned", splits=len(planned))
         return json.dumps([split.month for split in planned])
 
@@ -132,7 +138,13 @@ class Run:
         splits.write_rows(self._path("features.csv"), features, split.train, train_csv)
         splits.write_rows(self._path("features.csv"), features, [split.test], test_csv)
         self._say("split_begun", month=split.month)
-        spec = SplitSpec(train_csv=train_csv, test_csv=test_csv, seed=self._order.seed, version=self._order.version)
+        spec = SplitSpec(
+            train_csv=train_csv,
+            test_csv=test_csv,
+            cover_csv=self._path("cover.csv"),
+            seed=self._order.seed,
+            version=self._order.version,
+        )
         model = self._on_the_cloud(spec, self._path(f"split-{split.month}"), split.month)
         for path in (train_csv, test_csv):
             path.unlink()
@@ -142,17 +154,14 @@ class Run:
     def combine(self) -> str:
         features = self._features()
         plan = splits.ensemble_of(splits.walk_forward(features.months))
-        known, blend, test, cover = (self._path(f"{name}.csv") for name in ("known", "blend", "test", "cover"))
+        blend, test = (self._path(f"{name}.csv") for name in ("blend", "test"))
         learned = features.months[:-1]
-        splits.write_rows(self._path("features.csv"), features, learned, known)
         splits.write_rows(self._path("features.csv"), features, [plan.blend], blend)
         splits.write_rows(self._path("features.csv"), features, [plan.test], test)
-        splits.write_cover(known, cover)
-        known.unlink()
         newest = self._trained(plan.bases[-1])
         spec = EnsembleSpec(
             bases=tuple(self._trained(split).model_zip.with_name(BINARY) for split in plan.bases),
-            cover_csv=cover,
+            cover_csv=self._path("cover.csv"),
             blend_csv=blend,
             test_csv=test,
             serving=self._serving(),

@@ -78,6 +78,11 @@ def upload(path: Path, key: str) -> Any:
     return h2o.upload_file(str(path), destination_frame=key, header=1, col_types=types)
 
 
+def with_levels_of(cover: Any, rows: Any, key: str) -> Any:
+    """The rows under a new key; their categories have all levels of the cover's, in the cover's order."""
+    return h2o.assign(cover.rbind(rows)[cover.nrow :, :], key)
+
+
 def bring_home(
     model: Any,
     out_dir: Path,

@@ -147,7 +147,15 @@ def _train(spec: JobSpec, url: str, place: Path) -> None:
 
     match spec:
         case SplitSpec():
-            train(spec.train_csv, spec.test_csv, url, place, seed=spec.seed, version=spec.version)
+            train(
+                spec.train_csv,
+                spec.test_csv,
+                url,
+                place,
+                seed=spec.seed,
+                version=spec.version,
+                cover_csv=spec.cover_csv,
+            )
         case EnsembleSpec():
             combine(spec, url, place)
 

@@ -21,16 +21,21 @@ class _Spec(BaseModel):
 
 
 class SplitSpec(_Spec):
-    """One split: a model that learns from one file and is measured on the other."""
+    """One split: a model that learns from one file and is measured on the other.
+
+    `cover_csv`: rows whose levels the model shall know too, learning nothing from them. Models that are to be combined
+    must know the same ones: the MOJO of an ensemble hands its own level numbers to each of its parts.
+    """
 
     kind: Literal["split"] = "split"
     train_csv: Path
+    cover_csv: Path | None = None
 
 
 class EnsembleSpec(_Spec):
     """Models of splits to combine: `bases` (files that `train` left as model.bin), weighed on `blend_csv`.
 
-    `cover_csv`: rows that show every level which any base knows, so that the ensemble knows them too. `serving`: an
+    `cover_csv`: the rows that gave every base its levels. `serving`: an
     artifact to measure on the same test rows. `rows`, `window`, `prior`: of all that any part learned from.
     """
 

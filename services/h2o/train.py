@@ -24,10 +24,20 @@ LEARN_RATE: Final = 0.2
 """Eleven splits of a year train in about a minute on two cores, and the ensemble of three is 60 trees to score."""
 
 
-def train(train_csv: Path, test_csv: Path, url: str, out_dir: Path, *, seed: int, version: str) -> TrainedModel:
+def train(
+    train_csv: Path,
+    test_csv: Path,
+    url: str,
+    out_dir: Path,
+    *,
+    seed: int,
+    version: str,
+    cover_csv: Path | None = None,
+) -> TrainedModel:
     """Train on one file, measure on the other, write out_dir/{model.zip,model.json,golden.json,model.bin}.
 
-    Both files have a header with the contract's features, `late` (0 or 1) and `event_time`; empty is missing.
+    All files have a header with the contract's features, `late` (0 or 1) and `event_time`; empty is missing.
+    Of `cover_csv` only the levels count (SplitSpec).
     model.bin is H2O's own form of the model, from which a cloud of the same release takes it up again.
     The same files, seed, trees, nodes and number of H2O threads give the same model. Jobs may share a cloud: each
     uses keys of its own and removes them.
@@ -44,6 +54,8 @@ def train(train_csv: Path, test_csv: Path, url: str, out_dir: Path, *, seed: int
     out_dir.mkdir(parents=True, exist_ok=True)
     with client.connected(url, (train_csv, test_csv)) as job:
         training = client.upload(train_csv, job.key("train"))
+        if cover_csv is not None:
+            training = client.with_levels_of(client.upload(cover_csv, job.key("cover")), training, job.key("covered"))
         test = client.upload(test_csv, job.key("test"))
         model = H2OGradientBoostingEstimator(
             model_id=job.key("model"),
