@@ -14,9 +14,10 @@ TRIGGER: Final = "order"
 Status = Literal["INITIAL", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"]
 
 # An order waits for the run before it; a run waits for its blocks. Neither waits long while nothing else is under way.
+# created_at and updated_at are when Mage's transaction began, which for a block's end can be the block's beginning.
 IDLE: Final = """
     select coalesce(extract(epoch from now() - max(since)), 0)::float8 from (
-        select greatest(r.created_at, r.started_at, max(b.updated_at), max(b.created_at)) as since
+        select greatest(r.created_at, r.started_at, max(b.created_at), max(b.started_at), max(b.completed_at)) as since
         from pipeline_run r left join block_run b on b.pipeline_run_id = r.id
         where r.pipeline_uuid = %(pipeline)s and r.status in ('INITIAL', 'RUNNING')
         group by r.id
