@@ -40,4 +40,7 @@ def test_packages_alone_does_nothing_when_none_is_missing() -> None:
 def test_unknown_argument_is_one_clear_line() -> None:
     done = bootstrap("package")
     assert done.returncode == 1
-    assert done.stderr == "bootstrap: unknown argument 'package'; use scripts/bootstrap or scripts/bootstrap packages\n"
+    assert done.stderr == (
+        "bootstrap: unknown argument 'package'; use scripts/bootstrap, scripts/bootstrap packages or "
+        "scripts/bootstrap mage\n"
+    )
