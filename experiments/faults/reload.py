@@ -33,7 +33,7 @@ SLOW_S: Final = 4.0
 """Four times what a candidate takes to be prepared, and far inside the 15 s that a replica has for it."""
 BACK_S: Final = 30.0
 """A replica starts in 5 s; on a crowded machine it takes several times that."""
-PAUSE_S: Final = 1.2
+PAUSE_S: Final = 1.6
 """Between two reloads, so that each replica answers with every model."""
 SETTLED: Final = 4
 """Reloads after which a replica's memory should have found its size."""

@@ -40,6 +40,9 @@ POLL_PREPARED_S = 0.1
 RETRY_REFUSED_S = 10.0
 """A refused model is tried again this rarely: its files may be restored, but it is usually simply wrong."""
 
+LOADER_NICENESS = 10
+"""A model that is prepared takes the processor from no prediction; on an idle one it costs nothing (nice(1))."""
+
 MAX_REASON = 500
 """Characters of a reason that travel to etcd; the log has all."""
 
@@ -86,7 +89,7 @@ class ModelWatch:
         self._refused_pointer: Pointer | None = None
         self._retry_at = 0.0
         self._told: str | None = None
-        self._loader = Worker("model-loader")
+        self._loader = Worker("model-loader", niceness=LOADER_NICENESS)
         metrics.model_generation.set(0)
 
     async def run(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -17,7 +18,9 @@ class Worker:
     A daemon, unlike an executor's: the interpreter would not end before a read that hangs.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, niceness: int = 0) -> None:
+        """`niceness` is the thread's own (nice(1)): work that may wait leaves the processor to what may not."""
+        self._niceness = niceness
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -58,5 +61,7 @@ class Worker:
         self._work.put(None)
 
     def _run(self) -> None:
+        own = threading.get_native_id()  # Linux keeps a niceness for each thread
+        os.setpriority(os.PRIO_PROCESS, own, max(self._niceness, os.getpriority(os.PRIO_PROCESS, own)))
         while (task := self._work.get()) is not None:
             task()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 
@@ -26,6 +27,19 @@ async def test_results_and_errors_come_back_from_one_thread(worker: Worker) -> N
     assert names == ["test", "test"]
     with pytest.raises(ZeroDivisionError, match="of the work"):
         await worker.run(fail)
+
+
+async def test_only_its_own_thread_steps_back() -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = niceness()
+    patient = Worker("patient", niceness=15)
+    try:
+        assert await patient.run(niceness) == max(15, before)
+    finally:
+        patient.close()
+    assert niceness() == before
 
 
 async def test_who_leaves_ends_nobodys_work(worker: Worker) -> None:
