@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from infra.kubernetes.plan import KubernetesPlan
 from infra.topology import IMAGES, load
 from tests.kubernetes.platform import WITHOUT_IMAGE, Platform
+from tests.kubernetes.training import NAME, training_job
 
 HERE = Path(__file__).resolve().parent
 SCRIPTS = HERE.parent / "cluster"
@@ -22,6 +24,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.kubernetes)
             item.add_marker(pytest.mark.timeout(900))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was measured, which the JUnit file has too: a green line does not say by how much."""
+    for report in (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {name} = {value}")
 
 
 @pytest.fixture(scope="session")
@@ -35,29 +44,55 @@ def cluster(plan: KubernetesPlan) -> Iterator[None]:
     if "KUBECONFIG" in os.environ:
         yield
         return
-    said = _script("up")
+    said = script("up")
     try:
         with pytest.MonkeyPatch.context() as patch:
             for word in said.removeprefix("export ").split():
                 name, _, value = word.partition("=")
                 patch.setenv(name, value.replace("$PATH", os.environ["PATH"]))
-            names = [name for name in IMAGES if name not in WITHOUT_IMAGE]
-            _script("load-image", *(plan.settings.images.reference(name) for name in names))
+            script(
+                "load-image", *(plan.settings.images.reference(name) for name in IMAGES if name not in WITHOUT_IMAGE)
+            )
             yield
     finally:
-        _script("down", "--purge")
+        script("down", "--purge")
 
 
 @pytest.fixture(scope="session")
-def platform(plan: KubernetesPlan, cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Platform:
+def machines(cluster: None) -> Callable[[str, str], str]:
+    """Runs a script of tests/cluster for a node: only where the cluster is one of theirs."""
+    state = Path(os.environ.get("BREAKWATER_CLUSTER_STATE", "/var/lib/breakwater-cluster"))
+    if Path(os.environ["KUBECONFIG"]) != state / "admin.kubeconfig":
+        pytest.skip("the cluster was given by KUBECONFIG and is none of tests/cluster: its nodes are not ours to kill")
+    return script
+
+
+@pytest.fixture(scope="session")
+def installed(plan: KubernetesPlan, cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Platform, float]:
+    """The platform on an empty cluster, and the seconds from its first object until all but the API was healthy."""
     made = Platform(plan, tmp_path_factory.mktemp("secrets") / "stack")
     assert not made.get("namespaces", "--field-selector", f"metadata.name={plan.namespace}"), (
         f"the namespace {plan.namespace} exists already: delete it, the tests begin with an empty one"
     )
+    began = time.monotonic()
     made.install()
-    return made
+    made.healthy()
+    return made, time.monotonic() - began
 
 
-def _script(name: str, *arguments: str) -> str:
+@pytest.fixture(scope="session")
+def platform(installed: tuple[Platform, float]) -> Platform:
+    return installed[0]
+
+
+@pytest.fixture(scope="session")
+def model(platform: Platform) -> None:
+    """A trained model in production, and every replica of the API ready with it."""
+    platform.apply([training_job(platform.plan, platform.objects())])
+    platform.complete(NAME)
+    platform.rolled_out("deployment/api")
+
+
+def script(name: str, *arguments: str) -> str:
     done = subprocess.run([str(SCRIPTS / name), *arguments], stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout.strip()

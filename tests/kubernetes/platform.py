@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import socket
 import ssl
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import BaseModel
+
+from infra.kubernetes.edge import HTTPS
 from infra.kubernetes.plan import PYTHON, KubernetesPlan
 from infra.kubernetes.render import manifests
 from infra.kubernetes.stack_secrets import ensure
@@ -36,6 +40,10 @@ class Platform:
 
     plan: KubernetesPlan
     secrets: Path
+
+    def with_topology(self, **changes: BaseModel) -> Platform:
+        """The same environment with sections of its topology replaced."""
+        return replace(self, plan=KubernetesPlan(self.plan.topology.model_copy(update=changes)))
 
     def kubectl(self, *arguments: str, stdin: str | None = None, codes: tuple[int, ...] = (0,)) -> str:
         command = ["kubectl", "--context", self.plan.settings.context, "--namespace", self.plan.namespace, *arguments]
@@ -84,8 +92,14 @@ class Platform:
         for server in (*SERVERS, *(f"statefulset/shard-{shard}" for shard in self.plan.shards)):
             self.rolled_out(server)
         for name in ("migrate", "load"):
-            self.apply([jobs[name]])
-            self.complete(name)
+            self.run(jobs[name])
+
+    def run(self, job: Manifest) -> None:
+        """Run a Job to its end, anew where it ran before: its template is immutable, so Pulumi deletes it first too."""
+        name = job["metadata"]["name"]
+        self.kubectl("delete", "job", name, "--ignore-not-found", "--cascade=foreground")
+        self.apply([job])
+        self.complete(name)
 
     def rolled_out(self, workload: str, *, timeout_s: int = 300) -> None:
         self.kubectl("rollout", "status", workload, f"--timeout={timeout_s}s")
@@ -96,13 +110,22 @@ class Platform:
     # Talking to it
 
     def python(self, component: str, program: str, stdin: str = "") -> str:
-        """Run a program in a pod of the component, with what that pod can reach."""
-        name = next(pod["metadata"]["name"] for pod in self.pods(component) if ready(pod) or component == "api")
+        """Run a program in a pod of the component, a ready one where there is one, with what that pod can reach."""
+        standing = [pod for pod in self.pods(component) if "deletionTimestamp" not in pod["metadata"]]
+        name = min(standing, key=lambda pod: not ready(pod))["metadata"]["name"]
         return self.kubectl("exec", "-i", name, "-c", component, "--", PYTHON, "-c", program, stdin=stdin)
 
     @contextlib.contextmanager
     def edge(self) -> Iterator[str]:
-        """https://localhost:PORT while the context lasts."""
+        """Where the edge's service answers: at its own address where that can be reached, else through kubectl.
+
+        The address needs no pod to be alive: what a lost one costs its clients is seen as they see it.
+        """
+        (service,) = self.get("services", "--field-selector", "metadata.name=edge")
+        address = service["spec"]["clusterIP"]
+        if _answers(address, HTTPS):
+            yield f"https://{address}"
+            return
         command = ["kubectl", "--context", self.plan.settings.context, "--namespace", self.plan.namespace]
         forward = subprocess.Popen(
             [*command, "port-forward", "service/edge", ":443", "--address", "127.0.0.1"],
@@ -139,13 +162,28 @@ class Platform:
                         return str(member["name"])
         return None
 
+    def node_of(self, pod: str) -> str:
+        (found,) = self.get("pods", "--field-selector", f"metadata.name={pod}")
+        return str(found["spec"]["nodeName"])
+
+    def healthy(self) -> None:
+        """Everything is rolled out and ready, H2O's nodes in consensus; not the API, which needs a model first."""
+        for kind in ("statefulset", "deployment"):
+            for made in self.get(kind):
+                if made["metadata"]["name"] not in {"h2o", "api"}:
+                    self.rolled_out(f"{kind}/{made['metadata']['name']}")
+        # all of its nodes are replaced together, so that there is no rollout to follow
+        nodes = self.plan.topology.h2o.nodes
+        eventually("H2O's nodes agree", 240, lambda: len([pod for pod in self.pods("h2o") if ready(pod)]) == nodes)
+
     def identities(self) -> dict[str, Any]:
         """What changes when something is changed: workloads' generations, and the UID of every pod."""
         found: dict[str, Any] = {}
         for kind in ("statefulsets", "deployments", "jobs", "networkpolicies", "horizontalpodautoscalers"):
-            for made in self.get(kind):
-                found[f"{kind}/{made['metadata']['name']}"] = made["metadata"].get("generation")
-        return found | {f"pods/{made['metadata']['name']}": made["metadata"]["uid"] for made in self.get("pods")}
+            found |= {
+                f"{kind}/{each['metadata']['name']}": each["metadata"].get("generation") for each in self.get(kind)
+            }
+        return found | {f"pods/{each['metadata']['name']}": each["metadata"]["uid"] for each in self.get("pods")}
 
 
 def ready(pod: Mapping[str, Any]) -> bool:
@@ -160,6 +198,12 @@ def eventually(what: str, seconds: float, look: Any) -> Any:
         assert time.monotonic() < end, f"{what}: not within {seconds:.0f} s"
         time.sleep(0.5)
     return found
+
+
+def _answers(host: str, port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=2):
+        return True
+    return False
 
 
 def _filled(value: Any, secrets: Path) -> Any:

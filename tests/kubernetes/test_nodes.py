@@ -1,0 +1,90 @@
+"""A node is emptied, and a node dies: what a drain may take, and the promises of the design for a lost node."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.kubernetes.load import running
+from tests.kubernetes.platform import KubectlFailed, Platform, eventually, ready
+
+Record = Callable[[str, object], None]
+WRITES_S = 35.0
+WITHDRAWN_S = 15.0
+SWITCHOVER_S = 30.0
+
+pytestmark = pytest.mark.usefixtures("model")
+
+
+def test_a_drain_respects_the_budgets_and_loses_nothing(platform: Platform, record_property: Record) -> None:
+    node, other = _nodes_of_a_primary(platform)
+    try:
+        with running(platform) as load:
+            began = time.monotonic()
+            _drain(platform, node, "--timeout=150s")
+            drained_s = time.monotonic() - began
+            eventually("writes go on", 30, lambda: load.acknowledged(0, began + drained_s))
+            left = [pod for pod in platform.get("pods") if pod["spec"].get("nodeName") == node]
+            with pytest.raises(KubectlFailed, match=r"disruption budget|global timeout"):
+                _drain(platform, other, "--timeout=10s")
+            elsewhere = load.bad(after=began, but_shard=0)
+        record_property("drained_s", f"{drained_s:.1f}")
+        record_property("bad_operations", len(load.bad(after=began)))
+        record_property("bad_operations_elsewhere", len(elsewhere))
+        assert [pod["metadata"]["name"] for pod in left if pod["status"]["phase"] == "Running"] == []
+        assert len([pod for pod in platform.pods("etcd") if ready(pod)]) == 2
+        assert load.lost(platform) == set()
+    finally:
+        for each in (node, other):
+            platform.kubectl("uncordon", each)
+    _settled(platform)
+
+
+def test_a_lost_node_keeps_the_promises(
+    platform: Platform, machines: Callable[[str, str], str], record_property: Record
+) -> None:
+    node, _ = _nodes_of_a_primary(platform)
+    try:
+        with running(platform) as load:
+            fault = time.monotonic()
+            machines("node-kill", node)
+            recovered_s = load.recovered_after(0, fault)
+            eventually("the dust settles", 60, lambda: time.monotonic() > fault + WRITES_S + 5)
+            bad = load.bad(after=fault, but_shard=0)
+            last_s = max((o.scheduled - fault for o in bad), default=0.0)
+            still = [o for o in load.bad(after=fault) if o.scheduled > fault + WRITES_S]
+        record_property("recovered_s", f"{recovered_s:.1f}")
+        record_property("bad_operations_elsewhere", f"{len(bad)}, the last {last_s:.1f} s after the loss")
+        assert recovered_s < WRITES_S
+        assert last_s <= WITHDRAWN_S
+        assert still == []
+        assert load.lost(platform) == set()
+    finally:
+        machines("node-start", node)
+    _settled(platform)
+
+
+def _nodes_of_a_primary(platform: Platform) -> tuple[str, str]:
+    """The node of shard 0's primary, with no other shard's primary on it; and another node."""
+    primary = eventually("a primary", 60, lambda: platform.primary(0))
+    node = platform.node_of(primary)
+    for shard in list(platform.plan.shards)[1:]:
+        elsewhere = eventually("a primary", 60, lambda shard=shard: platform.primary(shard))
+        if platform.node_of(elsewhere) == node:
+            platform.kubectl("delete", "pod", elsewhere)
+            platform.rolled_out(f"statefulset/shard-{shard}")
+            assert platform.node_of(eventually("a primary", 60, lambda s=shard: platform.primary(s))) != node
+    names = [made["metadata"]["name"] for made in platform.get("nodes")]
+    return node, next(name for name in names if name != node)
+
+
+def _settled(platform: Platform) -> None:
+    """All is as before: what follows begins with a whole platform."""
+    platform.rolled_out("deployment/api")
+    platform.healthy()
+
+
+def _drain(platform: Platform, node: str, *options: str) -> None:
+    platform.kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", *options)

@@ -1,0 +1,63 @@
+"""One more replica, one more shard: what the change names changes, and nothing else is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.kubernetes.load import running
+from tests.kubernetes.platform import Platform, eventually, ready
+
+pytestmark = pytest.mark.usefixtures("model")
+
+
+def test_one_more_replica_adds_just_that(platform: Platform) -> None:
+    api = platform.plan.topology.api
+    larger = platform.with_topology(api=api.model_copy(update={"replicas": api.replicas + 1}))
+    before = platform.identities()
+    larger.apply(_without_jobs(larger))
+    eventually("one more replica", 120, lambda: len([p for p in platform.pods("api") if ready(p)]) > api.replicas)
+    after = platform.identities()
+    assert _changed(before, after) == {"horizontalpodautoscalers/api", "deployments/api"}
+    assert len([name for name in after.keys() - before.keys() if name.startswith("pods/api-")]) == 1
+    assert len(after) == len(before) + 1
+
+
+def test_one_more_shard_is_made_and_told_to_those_who_must_know(
+    platform: Platform, record_property: Callable[[str, object], None]
+) -> None:
+    shards = platform.plan.topology.postgres.shards
+    wider = platform.with_topology(postgres=platform.plan.topology.postgres.model_copy(update={"shards": shards + 1}))
+    new = f"shard-{shards}"
+    before = platform.identities()
+    with running(platform) as load:
+        wider.apply(_without_jobs(wider))
+        platform.rolled_out(f"statefulset/{new}")
+        (migrate,) = [
+            made for made in wider.objects() if made["metadata"]["name"] == "migrate" and made["kind"] == "Job"
+        ]
+        wider.run(migrate)
+        platform.rolled_out("deployment/api")
+    after = platform.identities()
+    assert _changed(before, after) <= {"deployments/api", "horizontalpodautoscalers/api", "jobs/migrate"}
+    made = {name.rpartition("/")[2] for name in after.keys() - before.keys()}
+    assert {name for name in made if not name.startswith(("api-", "migrate-"))} == {
+        new,
+        *(f"{new}-{i}" for i in range(3)),
+    }
+    gone = before.keys() - after.keys()
+    assert all(name.startswith(("pods/api-", "pods/migrate-")) for name in gone)
+    bad = load.bad(after=0.0)
+    record_property("operations_meanwhile", len(load.operations))
+    assert bad == []
+    assert load.lost(platform) == set()
+
+
+def _without_jobs(platform: Platform) -> list[dict[str, Any]]:
+    return [made for made in platform.objects() if made["kind"] != "Job"]
+
+
+def _changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
+    return {name for name in before.keys() & after.keys() if before[name] != after[name]}
