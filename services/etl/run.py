@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import json
 import shutil
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -263,7 +262,6 @@ STEPS: Final[dict[str, Callable[[Run], str]]] = {
 def main(arguments: list[str]) -> int:
     match arguments:
         case [path, step] if step in STEPS:
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends what it waits for: Mage or its worker is gone
             try:
                 config = RunConfig.model_validate_json(Path(path).read_bytes())
                 answer = Run(config, Order.model_validate_json(sys.stdin.read())).answer(step)

@@ -42,7 +42,7 @@ class MageMember:
         for name in ("owner", "session", "token"):
             (directory / name).write_text(f"test-{name}")
         (directory / "etl.json").write_text(steps.model_dump_json())
-        config = SchedulerConfig(
+        self._config = SchedulerConfig(
             member="mage-0",
             host="127.0.0.1",
             port=self._port,
@@ -57,7 +57,6 @@ class MageMember:
             loop_s=1,
             late_s=LATE_S,
         )
-        (directory / "mage.json").write_text(config.model_dump_json())
         self.office = Office(f"http://127.0.0.1:{self._port}", database, steps.directory)
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -71,7 +70,9 @@ class MageMember:
             self.process.wait(END_S)
         wait_until(lambda: not self.alive(), END_S, "everything of Mage ended with its scheduler")
 
-    def start(self) -> None:
+    def start(self, *, schedule: str | None = None) -> None:
+        config = self._config.model_copy(update={"schedule": schedule})
+        (self.directory / "mage.json").write_text(config.model_dump_json())
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "services.etl.scheduler", str(self.directory / "mage.json")],

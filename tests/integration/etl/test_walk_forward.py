@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -17,14 +18,14 @@ from services.etl import orders
 from services.etl.errors import RunFailed
 from services.etl.flights import load_flights
 from services.etl.promotion import Outcome
-from services.etl.run import RunConfig
+from services.etl.run import EVENTS, RunConfig
 from services.featurestore.migrate import apply
-from services.featurestore.sessions import transaction
+from services.featurestore.sessions import session, transaction
 from services.registry import ArtifactStore
 from services.registry.published import open_version
 from services.registry.registry import MIGRATIONS, ModelRegistry
 from tests.integration.coordination.etcd_cluster import EtcdCluster
-from tests.integration.etl.mage_member import LATE_S, MageMember
+from tests.integration.etl.mage_member import LATE_S, START_S, MageMember
 from tests.integration.featurestore.conftest import TEMPLATE, fresh_shards
 from tests.integration.featurestore.servers import Postgres
 from tests.integration.h2o.nodes import ENVIRONMENT, Nodes, wait_until
@@ -35,6 +36,8 @@ MONTHS = (1, 2, 3)
 TESTED = ["2013-02", "2013-03"]
 SAME = 1e-6
 RUN_S = 300.0
+MINUTE_S = 60.0
+"""Cron knows nothing shorter."""
 
 
 class Training(NamedTuple):
@@ -169,3 +172,21 @@ def test_a_scheduler_that_hangs_is_seen_and_started_again(training: Training) ->
     assert mage.alive() == []
     mage.start()
     mage.wait_ready()
+
+
+def test_a_schedule_begins_a_run_by_itself_until_it_is_taken_away(training: Training) -> None:
+    mage, known = training.mage, set(training.mage.office.runs.iterdir())
+
+    def begun() -> list[Path]:
+        return [run for run in set(mage.office.runs.iterdir()) - known if (run / EVENTS).exists()]
+
+    mage.wait_ready()
+    mage.kill()
+    mage.start(schedule="* * * * *")
+    wait_until(begun, START_S + MINUTE_S, "a run of the schedule begins")
+    mage.kill()
+    mage.start()
+    mage.wait_ready()
+    with session(mage.office.database, application_name="test") as connection:
+        rows = connection.execute("select name, status::text from pipeline_schedule").fetchall()
+    assert sorted(rows) == [("order", "ACTIVE"), ("schedule", "INACTIVE")]
