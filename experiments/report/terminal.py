@@ -24,6 +24,9 @@ STYLES: Final = {Verdict.TRUE: "green", Verdict.FALSE: "bold red", Verdict.UNKNO
 INDENT: Final = 6
 """Width of the scenario's id, under which its promises stand."""
 
+EXHIBIT_LINES: Final = 5
+"""Rows of each exhibit: enough to see what kind of failure it was, the report has more."""
+
 
 def show(console: Console, judgement: Judgement, report: Path | None = None) -> None:
     """Print the table of promises, why the worst of them failed, and the last line.
@@ -101,6 +104,10 @@ def _why(entry: Judged) -> Text:
     text.append(f"{SIGNS[finding.verdict]} {entry.promise.title}: ", style=STYLES[finding.verdict])
     text.append(finding.reason)
     for exhibit in finding.evidence:
-        text.append(f"\n{' ' * INDENT}  {exhibit.title} ({len(exhibit.rows)} of {exhibit.total:,}): ", style="dim")
-        text.append(", ".join(str(row[0]) for row in exhibit.rows), style="dim")
+        indent = f"\n{' ' * INDENT}  "
+        shown = exhibit.rows[:EXHIBIT_LINES]
+        text.append(f"{indent}{exhibit.title} ({len(shown)} of {exhibit.total:,}): ", style="dim")
+        text.append(", ".join(exhibit.columns), style="dim")
+        for row in shown:
+            text.append(f"{indent}  {', '.join('-' if cell is None else str(cell) for cell in row)}", style="dim")
     return text
