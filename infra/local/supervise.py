@@ -28,6 +28,14 @@ class AdoptingOptions(ServerOptions):  # type: ignore[misc]  # supervisor has no
         if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), f"prctl: {os.strerror(ctypes.get_errno())}")
 
+    def setpgrp(self) -> None:
+        """Called in each child before it becomes a server: a session of its own, which has a process group too.
+
+        The kernel shares the processors out between sessions (sched(7), autogroup), and every process of Postgres makes
+        one for itself. In one session all other members together would get what a single backend gets.
+        """
+        os.setsid()
+
 
 def main() -> None:
     options = AdoptingOptions()

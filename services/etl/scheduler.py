@@ -26,6 +26,7 @@ import urllib3
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from services import background
 from services.contracts.shards import ShardEndpoints
 from services.coordination import tls
 from services.coordination.readiness import ReadinessServer
@@ -50,8 +51,6 @@ LATE_S: Final = 60.0
 LOOK_EVERY_S: Final = 2.0
 ASK_S: Final = 2.0
 END_S: Final = 10.0
-NICENESS: Final = 10
-"""Below everything that serves, as the nodes that train (nice(1))."""
 HTTP_OK: Final = 200
 PASSED_ON: Final = ("HOME", "LANG", "PATH", tls.AUTHORITY, tls.CERTIFICATE, tls.KEY)
 """What the steps need of the environment; steps.py hands on the same."""
@@ -202,11 +201,8 @@ class Scheduler:
             "ENABLE_OPEN_AI": "0",
             "ENABLE_HUGGING_FACE": "0",
         }
-        return subprocess.Popen(
-            [
-                *("setpriv", "--pdeathsig", "KILL", "nice", "-n", str(NICENESS)),
-                *(str(config.mage_python), str(SERVE), config.host, str(config.port), str(project)),
-            ],
+        return background.spawn(
+            [str(config.mage_python), str(SERVE), config.host, str(config.port), str(project)],
             cwd=config.directory,
             env=environment,
             stdin=subprocess.DEVNULL,

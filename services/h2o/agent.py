@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from services import background
 from services.contracts.events import Event, EventLog
 from services.coordination.etcd import EtcdClient, EtcdError, Put
 from services.h2o.decision import Process
@@ -26,8 +27,6 @@ AGENT_TTL_S: Final = 6
 LOOK_EVERY_S: Final = 1.0
 # SIGKILL ends a JVM within a fraction of a second, unless it waits for a broken disk. Seconds.
 END_S: Final = 30.0
-# Below everything that serves: training must not slow a prediction down (nice(1)).
-NICENESS: Final = 10
 USED: Final = "epoch"
 # So much of the log's end tells why a JVM did not start; etcd is no place for more. Characters.
 DETAIL_CHARS: Final = 300
@@ -125,15 +124,8 @@ class Agent:
             prepare(server)
             server.log.unlink(missing_ok=True)  # each JVM's own words; H2O itself keeps logs below ice/
             with server.log.open("ab") as log:
-                self._jvm = subprocess.Popen(
-                    [*("setpriv", "--pdeathsig", "KILL", "nice", "-n", str(NICENESS)), *server.command()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd=server.directory,
-                    # not a session of its own: the kernel shares the processors out between sessions before it looks at
-                    # nice (sched(7), autogroup), and three JVMs would get three quarters of them
-                    process_group=0,
+                self._jvm = background.spawn(
+                    server.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=server.directory
                 )
         except (H2OError, OSError) as error:
             self._report = Report(generation=generation, process=Process.EXITED, detail=str(error)[:DETAIL_CHARS])

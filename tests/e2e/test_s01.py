@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from xml.etree import ElementTree
 
 import pytest
@@ -26,9 +27,16 @@ FILES = {
 
 
 NO_PROOF = 2
+LOADS = re.compile(r"""\b(?:src|srcset|href|action|data)\s*=\s*["']?(?!["']?#)[^\s>]+|url\([^)]*\)|@import[^;]*""")
 SEEDS = (7, 8, 9)
 """A disk that stands still for a second before the fault, say, keeps a run from proving anything: then the question is
 asked again. Only then: a broken promise is never asked twice."""
+
+
+def loaded_from(page: str) -> list[str]:
+    """What a browser would fetch for the page: its text, where logs name addresses, is none of it."""
+    markup = "".join(re.findall(r"<style.*?</style>|<script.*?</script>|<[^>]*>", page, flags=re.DOTALL))
+    return [found for found in LOADS.findall(markup) if "data:" not in found]
 
 
 @pytest.mark.timeout(len(SEEDS) * COMMAND_S)
@@ -53,8 +61,7 @@ def test_s01_keeps_its_promises(trained: Platform, variant: str) -> None:
     cases = ElementTree.parse(run / "junit.xml").getroot().findall(".//testcase")  # noqa: S314 - our own file
     assert len(cases) == len(promises)
     report = (run / "report.html").read_text()
-    assert "http://" not in report.replace("http://www.w3.org", "")
-    assert "https://" not in report
+    assert loaded_from(report) == []
     for secret in (trained.state / "secrets").iterdir():
         assert secret.read_text().strip().rsplit(":", 1)[-1] not in report
     assert json.loads(trained.run("check", str(run), "--json").stdout) == verdict

@@ -12,7 +12,7 @@ import pytest
 
 from infra.kubernetes.plan import KubernetesPlan
 from infra.topology import IMAGES, load
-from tests.kubernetes.platform import WITHOUT_IMAGE, Platform
+from tests.kubernetes.platform import Platform
 from tests.kubernetes.training import NAME, training_job
 
 HERE = Path(__file__).resolve().parent
@@ -50,9 +50,7 @@ def cluster(plan: KubernetesPlan) -> Iterator[None]:
             for word in said.removeprefix("export ").split():
                 name, _, value = word.partition("=")
                 patch.setenv(name, value.replace("$PATH", os.environ["PATH"]))
-            script(
-                "load-image", *(plan.settings.images.reference(name) for name in IMAGES if name not in WITHOUT_IMAGE)
-            )
+            script("load-image", *(plan.settings.images.reference(name) for name in IMAGES))
             yield
     finally:
         script("down", "--purge")

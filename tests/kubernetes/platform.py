@@ -24,7 +24,6 @@ from infra.kubernetes.stack_secrets import ensure
 Manifest = dict[str, Any]
 COMPONENT: Final = "app.kubernetes.io/component"
 MANAGER: Final = "breakwater-tests"
-WITHOUT_IMAGE: Final = frozenset({"mage"})
 REFERENCE: Final = re.compile(r"\$\{secrets:(\w+)\}")
 COMMAND_S: Final = 600
 SERVERS: Final = ("statefulset/etcd", "deployment/redis")
@@ -62,15 +61,9 @@ class Platform:
     # Bringing it up
 
     def objects(self) -> list[Manifest]:
-        """What is applied: the rendering with its secrets, without workloads that have no image yet."""
+        """What is applied: the rendering with its secrets."""
         ensure(self.plan, self.secrets)
-        made = [
-            made
-            for made in manifests(self.plan)
-            if made["kind"] not in {"Deployment", "PersistentVolumeClaim"}
-            or made["metadata"]["labels"].get(COMPONENT) not in WITHOUT_IMAGE
-        ]
-        filled: list[Manifest] = _filled(made, self.secrets)
+        filled: list[Manifest] = _filled(list(manifests(self.plan)), self.secrets)
         return filled
 
     def apply(self, objects: list[Manifest]) -> None:
