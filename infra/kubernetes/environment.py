@@ -28,7 +28,7 @@ from infra.kubernetes import ask, strike
 from infra.kubernetes.cluster import Cluster
 from infra.kubernetes.groundwork import RUNNER_RULES
 from infra.kubernetes.plan import CHAOS_LABEL, KubernetesPlan
-from infra.kubernetes.pod import COMPONENT, JOBS, Pod
+from infra.kubernetes.pod import COMPONENT, Pod
 from infra.kubernetes.reach import Reach
 from infra.kubernetes.runner import RunnerFiles, write
 from services.contracts.shards import ShardEndpoints
@@ -91,7 +91,7 @@ class KubernetesEnvironment:
 
     def _pods(self) -> list[Pod]:
         found = (Pod.of(manifest) for manifest in self.cluster.pods(PARTS))
-        kept = [pod for pod in found if pod.component and pod.component not in JOBS]
+        kept = [pod for pod in found if pod.component and not pod.of_job]
         return sorted(kept, key=lambda pod: (pod.component, pod.name))
 
     def _member(self, pod: Pod) -> Member:

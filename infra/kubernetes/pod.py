@@ -9,7 +9,6 @@ from typing import Any, Final
 from infra.kubernetes.plan import LABEL_DOMAIN
 
 COMPONENT: Final = "app.kubernetes.io/component"
-JOBS: Final = frozenset({"migrate", "load"})
 NO_IMAGE: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"})
 
 
@@ -37,6 +36,8 @@ class Pod:
     containers: tuple[Container, ...]
     pending: str | None
     """Why no node took it, by the scheduler's word."""
+    of_job: bool
+    """It works and ends; it is no member."""
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> Pod:
@@ -56,6 +57,7 @@ class Pod:
             leaving="deletionTimestamp" in metadata,
             containers=tuple(_containers(status)),
             pending=scheduled.get("message") if scheduled.get("status") == "False" else None,
+            of_job=any(owner["kind"] == "Job" for owner in metadata.get("ownerReferences") or []),
         )
 
     def runs(self, container: str) -> bool:

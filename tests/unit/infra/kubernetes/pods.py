@@ -33,16 +33,19 @@ def pod(
     ready: bool = True,
     waiting: str | None = None,
     containers: tuple[str, ...] = ("server",),
+    job: str | None = None,
 ) -> dict[str, Any]:
-    """A pod that runs, or whose containers wait for a reason."""
+    """A pod that runs, or whose containers wait for a reason; of a job, where one is named."""
     workload, _, shard = component.partition("/shard-")
     labels = {"app.kubernetes.io/component": workload} | ({"breakwater.dev/shard": shard} if shard else {})
     state = {"waiting": {"reason": waiting}} if waiting else {"running": {}}
     statuses = [{"name": each, "image": f"{workload}:1", "restartCount": 0, "state": state} for each in containers]
     sidecars = [{"name": "warden", "image": "postgres:1", "restartCount": 0, "state": state}] if shard else []
+    owner = {"apiVersion": "batch/v1", "kind": "Job"} if job else {"apiVersion": "apps/v1", "kind": "ReplicaSet"}
+    owners = [{**owner, "name": job or workload, "uid": "uid-of-owner"}]
     configured = {"name": "configure", "image": "postgres:1", "state": {"terminated": {"exitCode": 0}}}
     return {
-        "metadata": {"name": name, "uid": f"uid-of-{name}", "labels": labels},
+        "metadata": {"name": name, "uid": f"uid-of-{name}", "labels": labels, "ownerReferences": owners},
         "status": {
             "hostIP": node,
             "conditions": [{"type": "Ready", "status": "True" if ready and not waiting else "False"}],

@@ -24,7 +24,8 @@ class FakeCluster:
     """Lists what it is told to list."""
 
     def __init__(self) -> None:
-        self.listed: list[dict[str, Any]] = [*shard_pods(), pod("api-abc", "api"), pod("load-x", "load")]
+        jobs = [pod("load-x", "load", job="load"), pod("train-x", "mage", job="train")]
+        self.listed: list[dict[str, Any]] = [*shard_pods(), pod("api-abc", "api"), *jobs]
         self.labels = {"app.kubernetes.io/instance": "testing", CHAOS_LABEL: "enabled"}
         self.denied: set[str] = set()
 
