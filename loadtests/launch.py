@@ -27,7 +27,7 @@ class Process(IntEnum):
 
 
 def http_streams(plan: LoadPlan) -> int:
-    """How many streams go through the edge: predictions, and API writes per shard. Each is one Locust user."""
+    """How many streams go through the edge: predictions, and API writes per shard."""
     return (plan.rates.predict > 0) + (len(plan.shards) if plan.rates.write_api > 0 else 0)
 
 
@@ -38,14 +38,13 @@ def commands(plan_path: Path) -> list[list[str]]:
     """
     plan = LoadPlan.load(plan_path)
     found: list[list[str]] = []
-    streams = http_streams(plan)
-    if streams:
+    if http_streams(plan):
         limit_s = max(0, plan.end_ns - time.monotonic_ns()) // NS_PER_S + SHUTDOWN_GRACE_S
         locustfile = Path(__file__).with_name("locustfile.py")
         found.append(
             [
                 *[sys.executable, "-m", "locust", "-f", str(locustfile), "--headless", "--host", plan.edge_url],
-                *["--users", str(streams), "--spawn-rate", str(streams), "--run-time", f"{limit_s}s"],
+                *["--run-time", f"{limit_s}s"],
                 *["--loglevel", "WARNING", "--only-summary", "--exit-code-on-error", "0"],
             ]
         )

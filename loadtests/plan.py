@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from loadtests.profiles import PROFILES, Course, ProfileName
 from loadtests.record import NO_SERVER
 from services.contracts.shards import ShardEndpoints
 from services.contracts.slots import SlotMap
@@ -81,6 +82,7 @@ class LoadPlan(_Strict):
     run_tag: int = Field(ge=0, lt=2**64)
     seed: int
     rates: Rates
+    profile: ProfileName = "normal"
     deadlines_ms: Deadlines
     repeat_writes: bool = False
     write_event_time: AwareDatetime
@@ -126,6 +128,11 @@ class LoadPlan(_Strict):
             return cls.load(Path(environment[PLAN_VARIABLE]))
         except KeyError:
             raise LoadError(f"set {PLAN_VARIABLE} to the path of a load plan (JSON)") from None
+
+    @property
+    def course(self) -> Course:
+        """How the rates change while the plan lasts."""
+        return Course(PROFILES[self.profile], self.start_ns, self.end_ns)
 
     @cached_property
     def _server_index(self) -> dict[str, int]:

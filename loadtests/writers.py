@@ -140,7 +140,7 @@ class Streams:
     async def _stream(self, arrivals: Iterator[int], deadline_ms: int, perform: Perform) -> None:
         """Start a task for each arrival at its due time; one taken up too late is not sent."""
         tasks: set[asyncio.Task[None]] = set()
-        for offset in arrivals:
+        for offset in self._plan.course.shaped(arrivals):
             due = self._plan.start_ns + offset
             if due >= self._plan.end_ns or await self._over_before(due):
                 break
