@@ -22,6 +22,7 @@ from breakwater.console import Steps, err
 from breakwater.console import out as console
 from breakwater.gate import gate
 from breakwater.history import compare_command, runs_command
+from breakwater.loading import load_plan, load_test
 from breakwater.manifests import preflight, render, secrets
 from breakwater.models import models
 from breakwater.soak import soak
@@ -342,6 +343,8 @@ cli.add_command(gate)
 cli.add_command(runs_command)
 cli.add_command(compare_command)
 cli.add_command(soak)
+cli.add_command(load_test)
+cli.add_command(load_plan)
 cli.add_command(render)
 cli.add_command(preflight)
 cli.add_command(secrets)

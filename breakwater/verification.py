@@ -18,8 +18,10 @@ from experiments.progress import Tell
 from experiments.report.page import render
 from experiments.scenario import Scenario
 from experiments.verdict import EXIT_CODES, Judgement, judge_run, write_verdict
+from loadtests.profiles import PROFILES, ProfileName
 
 SCENARIOS: Final = Path(runs.__file__).parent / "scenarios"
+LOAD_TEST: Final = Path(runs.__file__).with_name("load-test.yaml")
 SHORT_PHASE_S: Final = 6.0
 """Phases of a control's run: a baseline whose halves still have a p99, a fault band with 900 writes."""
 
@@ -70,6 +72,14 @@ def all_scenarios() -> list[tuple[Path, Scenario]]:
             raise ScenarioError(f"{path.name} cannot be run: {'; '.join(wrong)}")
         found.append((path, scenario))
     return found
+
+
+def load_test(profile: ProfileName, seconds: float | None) -> Scenario:
+    """The load test, as long as somebody says or as its profile lasts by itself."""
+    scenario = Scenario.read(LOAD_TEST)
+    own = scenario.breakwater
+    load = own.load.model_copy(update={"baseline_s": PROFILES[profile].seconds if seconds is None else seconds})
+    return scenario.model_copy(update={"extensions": (own.model_copy(update={"load": load}),)})
 
 
 def new_seed() -> int:

@@ -19,6 +19,7 @@ import pyarrow as pa
 from experiments.checkers.fault import NS_PER_MS, NS_PER_S
 from experiments.evidence import EVENTS_FILE
 from experiments.history import PARTS_DIR
+from loadtests.profiles import Course
 from loadtests.record import SCHEMA, Error
 from services.contracts.events import Event
 
@@ -26,6 +27,8 @@ EVERY_S: Final = 1.0
 WARM_UP: Final = "warm-up"
 PHASES: Final = {
     ("run", "load_started"): WARM_UP,
+    ("run", "load_test_started"): "load",
+    ("run", "load_test_ended"): "last answers",
     ("run", "undisturbed"): "baseline",
     ("fault", "proven"): "fault",
     # these last, and are proven when they are over
@@ -94,10 +97,10 @@ class Tail:
 class Progress:
     """Follows one run directory. `tell` gets a line each second, `passed` one line for each phase that ended."""
 
-    def __init__(self, run_dir: Path, scheduled: float, tell: Tell, passed: Tell) -> None:
-        """`scheduled`: operations a second that the load plans, of all streams together."""
+    def __init__(self, run_dir: Path, rate: float, course: Course, tell: Tell, passed: Tell) -> None:
+        """`rate`: operations a second of all streams together, which `course` changes over time."""
         self._run_dir = run_dir
-        self._scheduled = scheduled
+        self._rate, self._course = rate, course
         self._tell, self._passed = tell, passed
         self._tails: dict[Path, Tail] = {}
         self._events_read = 0
@@ -112,13 +115,17 @@ class Progress:
         for path in sorted((self._run_dir / PARTS_DIR).glob("*.arrow")):
             for batch in self._tails.setdefault(path, Tail(path)).batches():
                 self._meter.add(batch)
-        self._tell(self._meter.line(now_ns, self._scheduled))
+        self._tell(self._line(self._meter, now_ns))
 
     def end(self, now_ns: int) -> None:
         """The last phase is over, however it ended."""
         if self._meter is not None:
-            self._passed(self._meter.line(now_ns, self._scheduled))
+            self._passed(self._line(self._meter, now_ns))
             self._meter = None
+
+    def _line(self, meter: Meter, now_ns: int) -> str:
+        seconds = max(now_ns - meter.began_ns, 1) / NS_PER_S
+        return meter.line(now_ns, self._rate * self._course.amount(meter.began_ns, now_ns) / seconds)
 
     def _turn(self, event: Event) -> None:
         phase = PHASES.get((event.source, event.kind))

@@ -10,6 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from experiments.errors import RunFileError, fields
 from infra.environment import Struck
+from loadtests.arrivals import NS_PER_S
+from loadtests.profiles import PROFILES, Course, ProfileName
 
 RUN_FILE: Final = "run.json"
 
@@ -138,6 +140,9 @@ class RunRecord(Strict):
     members: tuple[str, ...]
     shards: tuple[ShardRecord, ...]
     rates: Rates
+    profile: ProfileName = "normal"
+    load: Window | None = None
+    """When the profile was to begin and to end; None for constant rates that ran as long as they were needed."""
     windows: Windows
     fault: FaultRecord | None
     also: tuple[FaultRecord, ...] = ()
@@ -150,6 +155,16 @@ class RunRecord(Strict):
         if strange:
             raise ValueError(f"the fault names shard {min(strange)}, which the run does not have")
         return self
+
+    @property
+    def course(self) -> Course:
+        """How the rates changed over time."""
+        start, end = self.load or (0, NS_PER_S)
+        return Course(PROFILES[self.profile], start, end)
+
+    def scheduled(self, rate: float, window: Window) -> float:
+        """How many arrivals of a stream of this rate a window holds."""
+        return rate * self.course.amount(*window)
 
     @property
     def faults(self) -> tuple[FaultRecord, ...]:

@@ -15,34 +15,29 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
-
-from pydantic import ValidationError
+from typing import Any, Final, cast
 
 from experiments import history, probes
 from experiments.commit import commit
-from experiments.errors import ExperimentError, fields
 from experiments.evidence import EVENTS_FILE, JOURNAL_FILE
 from experiments.faults.written import read_faults
 from experiments.logs import collect_logs
+from experiments.planning import PreflightFailed, demand_leave, demand_model, slot_map_of, write_plan
 from experiments.probes.final_reads import final_reads
 from experiments.probes.loops import note_loops
-from experiments.probes.samples import write_samples
 from experiments.progress import Progress, Tell, followed
-from experiments.record import Rates, RunRecord, ShardRecord, WallAnchor, Windows
+from experiments.record import Rates, RunRecord, ShardRecord, WallAnchor, Window, Windows
 from experiments.scenario import Given, Scenario
 from infra.environment import Environment, EnvironmentFault, FaultRefused
 from infra.stack import open_environment, topology_of
-from loadtests import launch as load
-from loadtests.plan import Deadlines, LoadPlan
+from loadtests import launch
+from loadtests.plan import LoadPlan
 from loadtests.plan import Rates as LoadRates
+from loadtests.profiles import ProfileName
 from services.contracts.events import Event, EventLog, monotonic_clock_id, read_events
-from services.contracts.slots import SlotMap, slots_key
-from services.coordination.etcd import EtcdError
+from services.contracts.slots import SlotMap
 
 NS: Final = 1_000_000_000
-LEAD_S: Final = 4
-"""Load processes need this long to start, connect and wait for the common start."""
 SLACK_S: Final = 150
 """Beyond the scenario's own phases: a slow election, the old primary's rewind, Chaos Toolkit's start."""
 LOAD_END_S: Final = 20.0
@@ -53,9 +48,6 @@ HEALTHY_S: Final = 90.0
 cloud and Mage, which `up` does not wait for, up to a minute on a crowded machine."""
 POLL_S: Final = 0.1
 MIN_FREE_BYTES: Final = 500 * 1024**2
-DEADLINES: Final = Deadlines(predict=1000, write=1000, read=1000)
-LOADED_BEFORE: Final = "2015-01-01"
-"""The flights are of 2013; what a run writes itself is of today."""
 LATEST: Final = "latest"
 ENV: Final = "/usr/bin/env"
 SETPRIV: Final = "/usr/bin/setpriv"
@@ -63,13 +55,12 @@ FLOCK: Final = "/usr/bin/flock"
 """Of coreutils and util-linux, which every Debian has."""
 
 
-class PreflightFailed(ExperimentError):
-    """The run was not begun; the message says what is missing and how to get it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to run. `out` is the directory that holds run directories; rates left out are the scenario's."""
+    """What to run. `out` is the directory that holds run directories; `rate` is of predictions, all others in scale.
+
+    Without it the scenario's rates hold. Of a load test the variant is the profile.
+    """
 
     environment: str
     scenario: Scenario
@@ -77,6 +68,20 @@ class Order:
     seed: int
     out: Path
     rate: float | None = None
+
+    @property
+    def is_load_test(self) -> bool:
+        return self.scenario.breakwater.faults is None
+
+    @property
+    def profile(self) -> ProfileName:
+        return cast(ProfileName, self.variant) if self.is_load_test else "normal"
+
+    @property
+    def lasts_s(self) -> float:
+        """How long load goes on at most; a load test's is as long as it is."""
+        load = self.scenario.breakwater.load
+        return load.baseline_s if self.is_load_test else load.warm_up_s + load.longest_s + SLACK_S
 
 
 def run(order: Order, tell: Tell = lambda _: None, passed: Tell = lambda _: None) -> Path:
@@ -95,16 +100,33 @@ def run(order: Order, tell: Tell = lambda _: None, passed: Tell = lambda _: None
     topology = topology_of(order.environment)
     (directory / "topology.json").write_text(json.dumps(topology.model_dump(mode="json"), indent=2))
     events = EventLog(directory / EVENTS_FILE)
-    plan_path = _write_plan(order, environment, directory, record, slot_map)
+    load = order.scenario.breakwater.load
+    plan_path = write_plan(
+        environment,
+        slot_map,
+        directory,
+        name=order.environment,
+        run_tag=int(record.run_id, 16),
+        seed=order.seed,
+        rates=LoadRates(**record.rates.model_dump()),
+        lasts_s=order.lasts_s,
+        flights_per_shard=load.flights_per_shard,
+        profile=order.profile,
+        write_deadline_ms=load.write_deadline_ms,
+        repeat_writes=load.repeat_writes,
+    )
     plan = LoadPlan.load(plan_path)
+    if order.is_load_test:
+        record = record.model_copy(update={"profile": order.profile, "load": (plan.start_ns, plan.end_ns)})
+        record.write(directory)
     completed = False
     tell("load starts")
-    progress = Progress(directory, record.rates.total(len(record.shards)), tell, passed)
+    progress = Progress(directory, record.rates.total(len(record.shards)), plan.course, tell, passed)
     try:
         with followed(progress), _processes(order.scenario, plan_path, directory), _healed(environment):
             time.sleep(max(0.0, (plan.start_ns - time.monotonic_ns()) / NS))
-            events.append(Event.now("run", "load_started"))
-            time.sleep(order.scenario.breakwater.load.warm_up_s)
+            events.append(Event.now("run", "load_test_started" if order.is_load_test else "load_started"))
+            time.sleep(load.warm_up_s)
             note_loops(environment, events, "before")
             _experiment(order, directory, record, environment.experiment_lock())
             note_loops(environment, events, "after")
@@ -143,12 +165,7 @@ def _preflight(order: Order, environment: Environment) -> SlotMap:
         raise PreflightFailed(f"{error}; nothing was done") from error
     if topology.postgres.patroni.synchronous == "quorum":
         _wait_redundant(order, environment)
-    for member in environment.members("api"):
-        if (obstacle := environment.obstacle(member.name)) is not None:
-            raise PreflightFailed(
-                f"{member.name} serves no model ({obstacle}); run `breakwater train {order.environment}`; "
-                "nothing was done"
-            )
+    demand_model(environment, order.environment)
     try:
         order.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -158,22 +175,15 @@ def _preflight(order: Order, environment: Environment) -> SlotMap:
     disk = os.statvfs(order.out)
     if disk.f_bavail * disk.f_frsize < MIN_FREE_BYTES:
         raise PreflightFailed(f"{order.out} has less than {MIN_FREE_BYTES // 1024**2} MB free; nothing was done")
-    with contextlib.closing(environment.etcd().client()) as etcd:
-        try:
-            found = etcd.get(slots_key(order.environment))
-        except EtcdError as error:
-            raise PreflightFailed(f"etcd does not answer ({error}); nothing was done") from error
-    if found is None:
-        raise PreflightFailed(f"{order.environment} has no slot map; run `breakwater up {order.environment}`")
-    try:
-        return SlotMap.model_validate_json(found.value)
-    except ValidationError as error:
-        raise PreflightFailed(f"the slot map in etcd is malformed: {fields(error)}; nothing was done") from error
+    return slot_map_of(environment, order.environment)
 
 
 def _demand_faults(order: Order, environment: Environment) -> None:
     """PreflightFailed when the variant's faults may not act on their components here, or cannot be done."""
     faults = order.scenario.breakwater.faults
+    if faults is None:
+        demand_leave(topology_of(order.environment), order.environment)
+        return
     try:
         for component in faults.components:
             environment.admit_faults(component)
@@ -250,45 +260,6 @@ def _first_record(order: Order, environment: Environment) -> RunRecord:
     )
 
 
-def _write_plan(order: Order, environment: Environment, directory: Path, record: RunRecord, slot_map: SlotMap) -> Path:
-    endpoints = environment.endpoints()
-    edge = endpoints.edge
-    profile = order.scenario.breakwater.load
-    samples = directory / "samples.jsonl"
-    write_samples(
-        environment.shards(), samples, seed=order.seed, loaded_before=LOADED_BEFORE, per_shard=profile.flights_per_shard
-    )
-    start_ns = time.monotonic_ns() + LEAD_S * NS
-    now = datetime.datetime.now(datetime.UTC)
-    plan = LoadPlan(
-        environment=order.environment,
-        edge_url=edge.url,
-        edge_name=edge.name,
-        ca_file=edge.ca_file,
-        token_file=environment.token_file(),
-        etcd=environment.etcd(),
-        addresses=endpoints.addresses,
-        shards=environment.shards(),
-        members=record.members,
-        slot_map=slot_map,
-        samples_file=samples,
-        run_tag=int(record.run_id, 16),
-        seed=order.seed,
-        rates=LoadRates(**record.rates.model_dump()),
-        deadlines_ms=DEADLINES.model_copy(update={"write": profile.write_deadline_ms}),
-        repeat_writes=profile.repeat_writes,
-        write_event_time=now.replace(day=1, hour=0, minute=0, second=0, microsecond=0),
-        start_ns=start_ns,
-        end_ns=start_ns + int((profile.warm_up_s + profile.longest_s + SLACK_S) * NS),
-        stop_file=directory / "stop",
-        out_dir=directory / history.PARTS_DIR,
-        event_log=directory / EVENTS_FILE,
-    )
-    path = directory / "load.json"
-    path.write_text(plan.model_dump_json(by_alias=True, indent=2))
-    return path
-
-
 def ends_with_us(number: signal.Signals) -> tuple[str, ...]:
     """Words before a command that make the kernel signal it when this process dies, however it dies.
 
@@ -303,9 +274,9 @@ def ends_with_us(number: signal.Signals) -> tuple[str, ...]:
 def _processes(scenario: Scenario, plan_path: Path, directory: Path) -> Iterator[None]:
     """Load and probes as processes of their own; all of them are gone when this ends, whatever happened."""
     started: list[subprocess.Popen[bytes]] = []
-    environment = {**os.environ, **load.environment(plan_path)}
+    environment = {**os.environ, **launch.environment(plan_path)}
     try:
-        for command in [*load.commands(plan_path), *probes.commands(scenario.breakwater.probes, plan_path)]:
+        for command in [*launch.commands(plan_path), *probes.commands(scenario.breakwater.probes, plan_path)]:
             name = next(word.rsplit(".", 1)[-1] for word in command if not word.startswith("-") and word != command[0])
             with (directory / "logs" / f"{name}.log").open("wb") as log:
                 started.append(
@@ -443,9 +414,16 @@ def _last_record(directory: Path, record: RunRecord, completed: bool) -> RunReco
         return None if start is None or end is None else (start, end)
 
     windows = Windows(
-        undisturbed=window(marks.get("undisturbed"), struck),
+        undisturbed=_loaded(record, ended) or window(marks.get("undisturbed"), struck),
         baseline=window(marks.get("baseline"), struck),
         fault=window(struck, lifted),
         recovery=window(lifted, ended),
     )
     return record.model_copy(update={"windows": windows, "fault": fault, "also": faults[1:], "completed": completed})
+
+
+def _loaded(record: RunRecord, ended: int | None) -> Window | None:
+    """All of a load test's load; what of it there was when it was cut off."""
+    if record.load is None or ended is None or ended <= record.load[0]:
+        return None
+    return record.load[0], min(record.load[1], ended)

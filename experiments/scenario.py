@@ -16,12 +16,15 @@ from experiments.errors import ScenarioError, fields
 from experiments.record import Rates, Strict
 from infra.environment import Capability
 from infra.topology import Component
+from loadtests.profiles import PROFILES
 
 SCENARIO_FILE: Final = "scenario.json"
 
 Compare = Literal["<", "<=", "==", ">="]
 Param = float | int | str | bool
 Seconds = Annotated[float, Field(gt=0)]
+Phase = Annotated[float, Field(ge=0)]
+"""Seconds of a phase that a load without a fault does not have."""
 
 
 class Promise(Strict):
@@ -63,10 +66,10 @@ class LoadProfile(Strict):
     warm_up_s: Seconds
     """Load before anything is measured: pools grow, caches fill, code is compiled."""
     baseline_s: Seconds
-    settle_s: Seconds
+    settle_s: Phase
     """How much longer the load may run undisturbed until its last `baseline_s` were steady."""
-    fault_s: Seconds
-    recovery_s: Seconds
+    fault_s: Phase
+    recovery_s: Phase
     flights_per_shard: Annotated[int, Field(ge=1, le=5000)] = 500
     """Loaded flights that predictions and reads ask for. The default: more than a cache and an index page answer, and
     read in a moment; fewer are hotter."""
@@ -107,7 +110,8 @@ class Extension(Strict):
     name: Literal["breakwater"]
     id: str
     title: str
-    faults: Faults
+    faults: Faults | None = None
+    """None for a load test: a load that nothing disturbs, whose variants are the load's profiles."""
     probes: Annotated[tuple[Probe, ...], Field(min_length=1)]
     variants: Annotated[dict[str, dict[str, Param]], Field(min_length=1)]
     demo: tuple[str, ...] = ()
@@ -120,9 +124,14 @@ class Extension(Strict):
         ids = [promise.id for promise in self.promises]
         if len(set(ids)) < len(ids):
             raise ValueError(f"promise ids must differ: {sorted(name for name in ids if ids.count(name) > 1)}")
-        strange = self.faults.variants.keys() - self.variants
-        if strange:
+        if self.faults is None:
+            strange = self.variants.keys() - set(PROFILES)
+            if strange:
+                raise ValueError(f"without faults the variants are load profiles, not {sorted(strange)}")
+        elif strange := self.faults.variants.keys() - self.variants:
             raise ValueError(f"faults name variants that the scenario lacks: {sorted(strange)}")
+        elif not min(self.load.settle_s, self.load.fault_s, self.load.recovery_s) > 0:
+            raise ValueError("load needs more than 0 s for settle_s, fault_s and recovery_s where there are faults")
         strange = set(self.demo) - set(self.variants)
         if strange:
             raise ValueError(f"demo names variants that the scenario lacks: {sorted(strange)}")

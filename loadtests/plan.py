@@ -12,15 +12,13 @@ from urllib.parse import urlsplit
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from loadtests.profiles import PROFILES, Course, ProfileName
+from loadtests.profiles import LONGEST_S, PROFILES, Course, ProfileName
 from loadtests.record import NO_SERVER
 from services.contracts.shards import ShardEndpoints
 from services.contracts.slots import SlotMap
 from services.coordination.endpoints import EtcdEndpoints
 
 PLAN_VARIABLE: Final = "BREAKWATER_LOAD_PLAN"
-LONGEST_S: Final = 4 * 3600
-"""No load runs longer, whatever its plan says: a forgotten process must not load a machine over night."""
 EXIT_USAGE: Final = 3
 """Exit code of a load or probe process whose plan or files do not allow a start."""
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})

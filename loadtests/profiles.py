@@ -15,6 +15,9 @@ from typing import Final, Literal
 
 from loadtests.arrivals import NS_PER_S
 
+LONGEST_S: Final = 4 * 3600
+"""No load runs longer, whatever its plan says: a forgotten process must not load a machine over night."""
+
 ProfileName = Literal["normal", "peak", "ramp", "soak"]
 
 

@@ -12,6 +12,7 @@ from experiments.checkers.cloud import cloud_whole_again, loss_noticed, same_mod
 from experiments.checkers.consistency import duplicated_writes, timelines_grow
 from experiments.checkers.durability import failed_present, lost_writes, unexpected_rows
 from experiments.checkers.finding import Checker
+from experiments.checkers.load import answered_in_time, lost_under_load
 from experiments.checkers.recovery import next_ack, old_primary_streaming, reads_resume, recovery_layers
 from experiments.checkers.redundancy import descriptors_grown, redundancy_restored
 from experiments.checkers.reload import (
@@ -43,6 +44,7 @@ from experiments.errors import ScenarioError
 CHECKERS: Final[Mapping[str, Checker]] = {
     checker.__name__: checker
     for checker in (
+        answered_in_time,
         back_in_rotation,
         bad_operations,
         bad_predictions,
@@ -65,6 +67,7 @@ CHECKERS: Final[Mapping[str, Checker]] = {
         load_kept_schedule,
         longest_silence,
         loss_noticed,
+        lost_under_load,
         lost_writes,
         memory_grown,
         next_ack,

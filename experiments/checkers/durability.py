@@ -126,14 +126,19 @@ def _settle_key(account: Account, key: int, attempts: list[Write], value: int | 
 
 def lost_writes(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
     """Acknowledged writes that are missing in the final reads, or there with a value that an older write gave."""
-    accounts, doubt = _accounts(history, evidence, run)
+    accounts, doubt = accounts_of(history, evidence, run)
     acknowledged = sum(account.acknowledged for account in accounts.values())
     lost = [entry for account in accounts.values() for entry in account.lost]
     out_of = count(acknowledged, "write")
     if lost:
         reason = f"{count(len(lost), 'acknowledged write')} of {acknowledged:,} not found at the end"
         return measured(
-            promise, len(lost), n=acknowledged, out_of=out_of, reason=reason, evidence=(_lost(history, lost, run),)
+            promise,
+            len(lost),
+            n=acknowledged,
+            out_of=out_of,
+            reason=reason,
+            evidence=(lost_exhibit(history, lost, run),),
         )
     near = _acknowledged_near_fault(history, run)
     doubt = doubt or doubt_fault(evidence, run)
@@ -150,7 +155,7 @@ def lost_writes(history: History, evidence: Evidence, promise: Promise, run: Run
 
 def unexpected_rows(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
     """Rows read in the end that no acknowledged and no uncertain write explains (read - ok - unknown)."""
-    accounts, doubt = _accounts(history, evidence, run)
+    accounts, doubt = accounts_of(history, evidence, run)
     read = sum(account.read for account in accounts.values())
     stray = [(key, value, shard) for shard, account in accounts.items() for key, value in account.stray]
     out_of = count(read, "row")
@@ -177,7 +182,7 @@ def unexpected_rows(history: History, evidence: Evidence, promise: Promise, run:
 
 def failed_present(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
     """Writes that were reported as certainly not applied, yet are there."""
-    accounts, doubt = _accounts(history, evidence, run)
+    accounts, doubt = accounts_of(history, evidence, run)
     failed = sum(account.failed for account in accounts.values())
     present = [entry for account in accounts.values() for entry in account.failed_present]
     out_of = count(failed, "failed write")
@@ -193,7 +198,7 @@ def failed_present(history: History, evidence: Evidence, promise: Promise, run: 
     return measured(promise, 0, n=failed, out_of=out_of, reason=reason)
 
 
-def _accounts(history: History, evidence: Evidence, run: RunRecord) -> tuple[dict[int, Account], str | None]:
+def accounts_of(history: History, evidence: Evidence, run: RunRecord) -> tuple[dict[int, Account], str | None]:
     """Accounts of the shards that were read, and why they are not the whole truth (None when they are)."""
     if evidence.final is None:
         return {}, "there are no final reads"
@@ -216,7 +221,7 @@ def _acknowledged_near_fault(history: History, run: RunRecord) -> int:
     return min((int((near & (history.shard == shard)).sum()) for shard in shards), default=0)
 
 
-def _lost(history: History, lost: list[tuple[Write, int, int | None]], run: RunRecord) -> Exhibit:
+def lost_exhibit(history: History, lost: list[tuple[Write, int, int | None]], run: RunRecord) -> Exhibit:
     zero = run.fault.t_ns if run.fault is not None else int(history.start_ns.min(initial=0))
     in_order = sorted(lost, key=lambda entry: entry[0].end_ns)
     rows = tuple(

@@ -81,12 +81,11 @@ def client_ran(history: History) -> Mask:
     return ran
 
 
-def due(scheduled: int, rate: float, window: Window, *, noise: float = 0.0) -> float:
-    """How many operations a window should hold: those that were recorded, or what the rate says if rows are missing.
+def due(scheduled: int, expected: float, *, noise: float = 0.0) -> float:
+    """How many operations a window should hold: those that were recorded, or as many as expected if rows are missing.
 
     `noise` is the allowance in standard deviations of a Poisson count.
     """
-    expected = rate * (window[1] - window[0]) / NS_PER_S
     return max(float(scheduled), expected - noise * math.sqrt(expected) - 1)
 
 
@@ -96,4 +95,4 @@ def attempted_writes(history: History, run: RunRecord, fault: FaultRecord, windo
         history.of(Kind.WRITE, Kind.WRITE_API) & (history.shard == fault.shard) & history.scheduled_in(window)
     )
     rate = run.rates.write + run.rates.write_api
-    return int(attempted_on_time(rows).sum()), due(len(rows), rate, window)
+    return int(attempted_on_time(rows).sum()), due(len(rows), run.scheduled(rate, window))

@@ -36,7 +36,7 @@ def longest_silence(history: History, evidence: Evidence, promise: Promise, run:
     writes = history.where(history.of(Kind.WRITE, Kind.WRITE_API) & (history.shard == shard))
     inside = writes.where(writes.scheduled_in((begin, end)))
     attempted = int(attempted_on_time(inside).sum())
-    scheduled = due(len(inside), run.rates.write + run.rates.write_api, (begin, end))
+    scheduled = due(len(inside), run.scheduled(run.rates.write + run.rates.write_api, (begin, end)))
     n = int((writes.scheduled_in(window) & (writes.durability == int(Durability.OK))).sum())
     after_s = (begin - run.fault.t_ns) / NS_PER_S
     reason = f"shard {shard} acknowledged nothing for {value:.3f} s from {after_s:.3f} s after the fault on"

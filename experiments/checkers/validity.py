@@ -87,14 +87,14 @@ def _streams(history: History, run: RunRecord, window: Window) -> Iterator[tuple
     on_time = attempted_on_time(inside)
     if run.rates.predict:
         chosen = inside.of(Kind.PREDICT)
-        scheduled = due(int(chosen.sum()), run.rates.predict, window, noise=COUNT_NOISE)
+        scheduled = due(int(chosen.sum()), run.scheduled(run.rates.predict, window), noise=COUNT_NOISE)
         yield "predict", int((chosen & on_time).sum()), scheduled
     for kind, (rate, noise) in rates.items():
         of_kind = inside.of(kind)
         for entry in run.shards:
             if rate:
                 chosen = of_kind & (inside.shard == entry.shard)
-                scheduled = due(int(chosen.sum()), rate, window, noise=noise)
+                scheduled = due(int(chosen.sum()), run.scheduled(rate, window), noise=noise)
                 yield f"{kind.value} on shard {entry.shard}", int((chosen & on_time).sum()), scheduled
 
 

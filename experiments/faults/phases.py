@@ -10,8 +10,10 @@ from typing import Final
 from experiments.checkers.noise import TWICE, unlike_halves
 from experiments.faults.written import say
 from experiments.history import History
+from experiments.planning import PLAN_FILE
 from infra.stack import open_environment
 from loadtests.arrivals import NS_PER_S
+from loadtests.plan import LoadPlan
 from services.contracts.events import Event
 
 FLUSHED_S: Final = 2
@@ -39,6 +41,14 @@ def baseline(run_dir: str, seconds: float, settle_s: float) -> dict[str, float]:
     time.sleep(CALM_S)
     say(run_dir, replace(begun, kind="baseline", t_ns=end - int(seconds * NS_PER_S)))
     return {"seconds": seconds, "settled_s": (end - begun.t_ns) / NS_PER_S - seconds}
+
+
+def load_to_its_end(run_dir: str) -> dict[str, float]:
+    """Let a load test's load run for as long as its plan says; what is then still in flight is waited for elsewhere."""
+    plan = LoadPlan.load(Path(run_dir) / PLAN_FILE)
+    time.sleep(max(0.0, (plan.end_ns - time.monotonic_ns()) / NS_PER_S))
+    say(run_dir, Event.now("run", "load_test_ended"))
+    return {"seconds": (plan.end_ns - plan.start_ns) / NS_PER_S}
 
 
 def recovery(run_dir: str, seconds: float) -> dict[str, float]:

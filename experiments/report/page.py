@@ -21,6 +21,7 @@ from experiments.report import charts, words
 from experiments.report.series import errors, sent
 from experiments.report.story import marks, story
 from experiments.verdict import Judged, Judgement
+from loadtests.profiles import PROFILES
 from loadtests.record import Kind
 
 REPORT_FILE: Final = "report.html"
@@ -208,6 +209,7 @@ def _method(judgement: Judgement, history: History) -> list[tuple[str, str]]:
             f"open model: {rates.predict:g} predictions/s by Poisson{'' if only_predictions else of_shards}; "
             f"{len(history):,} operations in all",
         ),
+        *(() if run.load is None else (("profile", f"{run.profile}: {PROFILES[run.profile].title}"),)),
         ("latency", "counted from the scheduled time, so that a client that had to wait hides nothing"),
     ]
     if judgement.of("lost_writes") is not None:

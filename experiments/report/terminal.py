@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments.checkers.finding import Verdict, count, merge
+from experiments.checkers.finding import Exhibit, Verdict, count, merge
 from experiments.report import words
 from experiments.verdict import Judged, Judgement
 
@@ -43,6 +43,16 @@ def show(console: Console, judgement: Judgement, report: Path | None = None) -> 
         if entry.finding.verdict is not Verdict.TRUE:
             console.print(_why(entry), soft_wrap=True)
     console.print(last_line(judgement, report), soft_wrap=True)
+
+
+def exhibit(console: Console, shown: Exhibit) -> None:
+    """All rows of an exhibit as a table."""
+    table = Table(title=shown.title, title_justify="left", title_style="dim", box=None, header_style="dim")
+    for name in shown.columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in shown.rows:
+        table.add_row(*("-" if cell is None else str(cell) for cell in row))
+    console.print(table)
 
 
 def last_line(judgement: Judgement, report: Path | None = None) -> Text:

@@ -11,6 +11,7 @@ from experiments.checkers.validity import VALIDITY
 from experiments.record import FaultRecord, RunRecord
 from experiments.scenario import Promise
 from experiments.verdict import Judged, Judgement
+from loadtests.profiles import PROFILES
 
 _SIGNS: Final = {"<": "< ", "<=": "\N{LESS-THAN OR EQUAL TO} ", "==": "", ">=": "\N{GREATER-THAN OR EQUAL TO} "}
 _UNITS: Final = {"s": " s", "ms": " ms", "%": " %", "x": " \N{MULTIPLICATION SIGN}"}
@@ -119,7 +120,7 @@ def where(run: RunRecord) -> str:
 
 def what_was_done(run: RunRecord) -> str:
     """The first sentence: the fault and the load around it."""
-    load = f"{the_load(run)} a second were running"
+    load = f"{the_load(run)} a second were running{_changing(run)}"
     if run.fault is None:
         return f"No fault was done while {load}."
     if run.fault.shard is None:
@@ -130,6 +131,12 @@ def what_was_done(run: RunRecord) -> str:
         return f"{struck.replace('every ', 'Every ', 1) if struck.startswith('every ') else struck} while {load}."
     sentences = ", and that of shard ".join(_to_a_primary(fault) for fault in run.faults)
     return f"The primary of shard {sentences} while {load}."
+
+
+def _changing(run: RunRecord) -> str:
+    """`, as profile peak has it: three times the rates half-way`; nothing where they were constant."""
+    profile = PROFILES[run.profile]
+    return "" if profile.constant else f", as profile {run.profile} has it: {profile.title}"
 
 
 def _to_a_primary(fault: FaultRecord) -> str:

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from experiments.progress import Progress, Tail, followed
+from loadtests.profiles import PROFILES, Course
 from loadtests.record import Durability, Error, Kind, Recorder
 from services.contracts.events import Event, EventLog
 
 S = 1_000_000_000
 MS = 1_000_000
+CONSTANT = Course(PROFILES["normal"], 0, S)
 
 
 class Run:
@@ -25,7 +27,7 @@ class Run:
         self.log = EventLog(directory / "events.jsonl")
         self.told: list[str] = []
         self.passed: list[str] = []
-        self.progress = Progress(directory, 20.0, self.told.append, self.passed.append)
+        self.progress = Progress(directory, 20.0, CONSTANT, self.told.append, self.passed.append)
 
     def event(self, at_s: float, source: str, kind: str) -> None:
         self.log.append(Event(int(at_s * S), "c", source, None, kind, {}))
@@ -70,7 +72,7 @@ def test_nothing_is_shown_before_the_load_started_and_nothing_breaks(run: Run, t
     run.progress.look(1 * S)
     assert run.told == []
     (tmp_path / "elsewhere").mkdir()
-    Progress(tmp_path / "elsewhere", 1.0, run.told.append, run.passed.append).look(1)
+    Progress(tmp_path / "elsewhere", 1.0, CONSTANT, run.told.append, run.passed.append).look(1)
     assert run.told == []
 
 

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
+from breakwater.verification import LOAD_TEST, load_test
 from experiments.checkers import CHECKERS, checker_named
 from experiments.errors import ScenarioError
+from experiments.lint import problems
 from experiments.scenario import Promise, Scenario
+from loadtests.profiles import PROFILES
 from tests.unit.experiments.synthetic_run import SCENARIO
 
 Edit = Callable[[dict[str, Any]], object]
@@ -25,8 +28,17 @@ SCENARIOS = sorted(SCENARIO.parent.glob("*.yaml"))
 
 
 def test_the_scenarios_together_use_every_checker() -> None:
-    promises = [promise for path in SCENARIOS for promise in Scenario.read(path).breakwater.promises]
+    promises = [promise for path in (*SCENARIOS, LOAD_TEST) for promise in Scenario.read(path).breakwater.promises]
     assert {promise.checker for promise in promises} == set(CHECKERS)
+
+
+def test_the_load_test_can_be_run_in_every_profile_and_is_none_of_the_scenarios() -> None:
+    scenario = load_test("soak", None)
+    assert set(scenario.breakwater.variants) == set(PROFILES)
+    assert problems(scenario) == []
+    assert scenario.breakwater.load.baseline_s == PROFILES["soak"].seconds
+    assert load_test("peak", 20).breakwater.load.longest_s == 20
+    assert scenario.breakwater.id not in [Scenario.read(path).breakwater.id for path in SCENARIOS]
 
 
 def test_s01_promises_two_seconds_only_where_death_is_certain() -> None:
@@ -60,6 +72,8 @@ ACTIVITY: dict[str, Any] = {
         (lambda d: d["extensions"][0].update(probes=["postgrse"]), "probes"),
         (lambda d: d["extensions"][0]["faults"].update(component="postgrse"), "component"),
         (lambda d: d["extensions"][0]["faults"].update(capabilities=["kil"]), "capabilities"),
+        (lambda d: d["extensions"][0].pop("faults"), "load profiles"),
+        (lambda d: d["extensions"][0]["load"].update(fault_s=0), "more than 0 s"),
         (lambda d: d["extensions"][0].update(demo=["sever-killed"]), "sever-killed"),
         (lambda d: d["extensions"][0]["load"].update(fault_m=1), "fault_m"),
         (lambda d: d["extensions"][0]["promises"][0].update(traget=2), "traget"),

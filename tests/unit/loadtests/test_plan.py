@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from loadtests.launch import Process, commands, environment
-from loadtests.plan import LONGEST_S, PLAN_VARIABLE, LoadError, LoadPlan
+from loadtests.plan import PLAN_VARIABLE, LoadError, LoadPlan
+from loadtests.profiles import LONGEST_S
 from loadtests.record import NO_SERVER
 
 NS_PER_S = 1_000_000_000
