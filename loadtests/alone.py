@@ -30,24 +30,23 @@ LEAD_S: Final = 1.0
 
 def add_options(parser: Any) -> None:
     """What a user may choose; all but the environment also in the form of Locust's page."""
-    group = parser.add_argument_group("Breakwater options")
-    group.add_argument(
+    parser.add_argument(
         "--environment", env_var=ENVIRONMENT_VARIABLE, default="", metavar="NAME", include_in_web_ui=False,
         help="Environment to load, which must be up.",
     )  # fmt: skip
-    group.add_argument(
+    parser.add_argument(
         "--load-profile", choices=list(PROFILES), default="normal",
         help="How the rates change over time: "
         + "; ".join(f"{name}: {profile.title}" for name, profile in PROFILES.items()) + ".",
     )  # fmt: skip
-    group.add_argument("--rate", type=float, default=100.0, help="Predictions per second, of all workers together.")
-    group.add_argument(
+    parser.add_argument("--rate", type=float, default=100.0, help="Predictions per second, of all workers together.")
+    parser.add_argument(
         "--write-rate", type=float, default=0.0, help="Writes through the API per second and shard. They stay."
     )
-    group.add_argument(
+    parser.add_argument(
         "--seconds", type=float, default=0.0, help="How long; 0 for as long as the profile lasts by itself."
     )
-    group.add_argument("--seed", type=int, default=1, help="Arrivals and what is asked for follow from it.")
+    parser.add_argument("--seed", type=int, default=1, help="Arrivals and what is asked for follow from it.")
 
 
 @dataclass(frozen=True, slots=True)
