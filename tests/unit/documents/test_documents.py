@@ -16,7 +16,7 @@ from infra.topology import load
 from services.api.problems import CODES
 
 ROOT = Path(__file__).resolve().parents[3]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "loadtests" / "README.md"])
 SCENARIOS = sorted((ROOT / "experiments" / "scenarios").glob("*.yaml"))
 ERROR = re.compile(r"^\| `(\w+)` \| (\d+) \|", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s#]+)(?:#([^)\s]+))?\)")
@@ -47,7 +47,7 @@ def test_every_document_is_in_its_index(folder: str) -> None:
 
 def test_readme_lists_every_command_and_no_other() -> None:
     table = (ROOT / "README.md").read_text().split("## Commands")[1].split("\n## ")[0]
-    listed = re.findall(r"^\| `(\w+)", table, re.MULTILINE)
+    listed = re.findall(r"^\| `([\w-]+)", table, re.MULTILINE)
     assert sorted(listed) == sorted(cli.commands)
 
 
