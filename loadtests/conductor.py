@@ -120,7 +120,16 @@ class Conductor:
         session.join()
         session.close()
         if assignment.last:
+            self._report()
             gevent.spawn(self._runner.quit)
+
+    def _report(self) -> None:
+        """A worker that quits by itself would keep what it counted since its last report, 3 s ago at most."""
+        if isinstance(self._runner, WorkerRunner):
+            data: dict[str, Any] = {}
+            tell = self._environment.events.report_to_master.fire
+            tell(client_id=self._runner.client_id, data=data)  # type: ignore[no-untyped-call]
+            self._runner.send_message("stats", data)
 
     def senders(self) -> int:
         """Processes that send: the workers that are there, or this one."""

@@ -175,9 +175,12 @@ def test_alone_workers_send_the_rate_that_was_asked_for_in_all(
     workers = [start(started, LOCUST, "--worker", "--master-port", str(port)) for _ in range(2)]
     arguments = ["--master-bind-port", str(port), "--expect-workers", "2", "--rate", "60", "--seconds", "3"]
     words = [sys.executable, "-c", WITH_TEMPLATE]
+    arguments += ["--json-file", str(tmp_path / "stats")]
     ended(start(started, words, "--master", "--headless", *arguments, **{ENVIRONMENT_VARIABLE: str(path)}))
     for worker in workers:
         ended(worker)
+    (counted,) = json.loads((tmp_path / "stats.json").read_text())
+    assert counted["num_requests"] == edge.seen.total()
     expected = len(due(poisson(60, "1/predict"), plan.model_copy(update={"end_ns": plan.start_ns + 3 * NS_PER_S})))
     assert edge.seen["by vector"] + edge.seen["by entity"] == pytest.approx(expected, rel=0.05)
     assert list(plan.out_dir.iterdir()) == []
