@@ -1,0 +1,76 @@
+"""Load on the whole platform: a peak judged as a run, and Locust by hand with nothing but the environment's name."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtests import alone
+from loadtests.alone import ENVIRONMENT_VARIABLE
+from loadtests.plan import PLAN_VARIABLE
+from tests.e2e.conftest import COMMAND_S, ENVIRONMENT, Platform
+
+pytestmark = pytest.mark.e2e
+
+NO_PROOF = 2
+SEEDS = (7, 8)
+"""A run that proves nothing (a busy machine) is asked once again; a broken promise never is."""
+SECONDS, RATE = 20, 40
+SHARDS = 2
+
+
+@pytest.mark.timeout(len(SEEDS) * COMMAND_S)
+def test_a_peak_is_sent_as_planned_and_answered(trained: Platform) -> None:
+    judgement = peak(trained)
+    promises = {entry["id"]: entry for entry in judgement["promises"]}
+    assert judgement["verdict"] == "true", [entry for entry in judgement["promises"] if entry["verdict"] != "true"]
+    assert promises["load-kept"]["value"] >= 99
+    (shown,) = promises["answered"]["evidence"]
+    scheduled = [float(str(row[1]).removesuffix("/s").replace(",", "")) for row in shown["rows"]]
+    assert max(scheduled) == pytest.approx(3 * scheduled[0])
+    newest = (trained.runs / "load" / "latest").resolve()
+    again = trained.run("check", str(newest), "--json", code=0)
+    assert json.loads(again.stdout) == judgement
+    listed = json.loads(trained.run("runs", "--json", "--out", str(trained.runs / "load")).stdout)
+    assert newest.name in str(listed)
+
+
+def peak(trained: Platform) -> dict[str, Any]:
+    for seed in SEEDS:
+        arguments = ["--profile", "peak", "--seconds", str(SECONDS), "--rate", str(RATE), "--seed", str(seed)]
+        arguments += ["--out", str(trained.runs / "load"), "--json"]
+        done = trained.run("load-test", ENVIRONMENT, *arguments, code=None)
+        if done.returncode != NO_PROOF:
+            break
+    judgement: dict[str, Any] = json.loads(done.stdout)
+    return judgement
+
+
+def test_locust_needs_nothing_but_the_environments_name(trained: Platform) -> None:
+    kept = {name: value for name, value in os.environ.items() if name not in {PLAN_VARIABLE, ENVIRONMENT_VARIABLE}}
+    locust = subprocess.run(
+        [
+            *[sys.executable, "-m", "locust", "-f", str(Path(alone.__file__).with_name("locustfile.py")), "--headless"],
+            *["--only-summary", "--rate", "30", "--write-rate", "5", "--seconds", "5"],
+            *["--json-file", str(trained.root / "locust")],
+        ],
+        cwd=trained.root,
+        env=kept | {ENVIRONMENT_VARIABLE: ENVIRONMENT, "XDG_STATE_HOME": str(trained.root / "state")},
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_S,
+        check=False,
+    )
+    assert locust.returncode == 0, locust.stderr
+    counted = {entry["name"]: entry for entry in json.loads((trained.root / "locust.json").read_text())}
+    assert counted["/v1/predict"]["num_requests"] == pytest.approx(150, rel=0.4)
+    assert counted["/v1/features"]["num_requests"] == pytest.approx(SHARDS * 25, abs=4)
+    assert {entry["num_failures"] for entry in counted.values()} == {0}
+    assert not re.search("Traceback", locust.stderr)
