@@ -22,7 +22,7 @@ from loadtests.arrivals import NS_PER_S
 from loadtests.launch import http_streams
 from loadtests.plan import EXIT_USAGE, PLAN_VARIABLE, LoadError, LoadPlan
 from loadtests.share import Assignment, Share
-from loadtests.streams import Access, Session, longest_s
+from loadtests.streams import STOP_POLL_S, Access, Session, longest_s
 
 ASSIGNMENT: Final = "breakwater-assignment"
 """The message that gives a worker its share, ahead of Locust's own that starts it."""
@@ -113,15 +113,24 @@ class Conductor:
         return found
 
     def join(self) -> None:
-        """Wait for the end of what this process sends; ends the process with it where nobody waits for more."""
-        session, assignment = self._session, self._assignment
-        if session is None or assignment is None:
-            return
+        """Wait for the end of what this process sends."""
+        if self._session is not None:
+            self._session.join()
+
+    def _attend(self, session: Session, *, last: bool) -> None:
+        """Close a load when it has ended, and with the last one the process."""
         session.join()
         session.close()
-        if assignment.last:
+        if last:
             self._report()
-            gevent.spawn(self._runner.quit)
+            self._runner.quit()
+
+    def _end_after(self, plan: LoadPlan, grace_s: float) -> None:
+        """End a master whose workers do not all end by themselves: one came too late, or never answers again."""
+        while not plan.over():
+            gevent.sleep(STOP_POLL_S)
+        gevent.sleep(grace_s)
+        self._runner.quit()
 
     def _report(self) -> None:
         """A worker that quits by itself would keep what it counted since its last report, 3 s ago at most."""
@@ -151,6 +160,8 @@ class Conductor:
             whole = Assignment(plan, Share(), recorded=self._source.recorded, last=self._options.headless)
             if isinstance(self._runner, MasterRunner):
                 self._share_out(self._runner, whole)
+                if whole.last:
+                    gevent.spawn(self._end_after, plan, grace_s)
             else:
                 self._begin(whole)
         except LoadError as error:
@@ -173,7 +184,8 @@ class Conductor:
             log.warning("this worker came after the load had been shared out: it takes part in the next one")
             return
         self._session = Session(self._environment, assignment, Access.to(assignment.plan))
-        self._assignment, self._recorded = assignment, assignment.recorded
+        self._recorded = assignment.recorded
+        gevent.spawn(self._attend, self._session, last=assignment.last)
 
     def _stop(self, **_: Any) -> None:
         if self._session is not None:
