@@ -13,7 +13,7 @@ import pytest
 
 from experiments.history import FinalReads
 from experiments.probes.final_reads import final_reads
-from loadtests.arrivals import ON_TIME_NS
+from loadtests.arrivals import ON_TIME_NS, poisson, uniform
 from loadtests.keys import value_of
 from loadtests.launch import Process, commands
 from loadtests.record import Durability, Error
@@ -234,3 +234,16 @@ def test_the_month_of_a_runs_writes_is_its_event_time(server: PostgresServer, tm
     _, plan = write_plan(tmp_path, [server.endpoints(0)], rates={"write": RATE}, seconds=1)
     other = datetime.fromisoformat(FLIGHT_TIME)
     assert final_reads(plan.shards, plan.run_tag, other, tmp_path) == 0
+
+
+def test_writers_and_readers_follow_the_profile(server: PostgresServer, tmp_path: Path) -> None:
+    put_flight(server, FLIGHT)
+    path, plan = write_plan(tmp_path, [server.endpoints(0)], rates={"write": 50, "read": 50}, seconds=3, profile="ramp")
+    (command,) = commands(path)
+    assert start(command, path).wait(timeout=30) == 0
+    found = rows(Process.WRITERS.part(plan.out_dir))
+    for kind, arrivals in (("write", uniform(50, "7/write/0")), ("read", poisson(50, "7/read/0"))):
+        due = [plan.start_ns + offset for offset in plan.course.shaped(arrivals)]
+        sent = [row["sched_ns"] for row in found if row["kind"] == kind]
+        assert sent == [at for at in due if at < plan.end_ns]
+        assert sum(at < plan.start_ns + 1.5 * NS_PER_S for at in sent) < 0.5 * len(sent)
