@@ -28,7 +28,7 @@ WARM_UP: Final = "warm-up"
 PHASES: Final = {
     ("run", "load_started"): WARM_UP,
     ("run", "load_test_started"): "load",
-    ("run", "load_test_ended"): "last answers",
+    ("run", "load_test_ended"): "final reads",
     ("run", "undisturbed"): "baseline",
     ("fault", "proven"): "fault",
     # these last, and are proven when they are over
@@ -124,6 +124,7 @@ class Progress:
             self._meter = None
 
     def _line(self, meter: Meter, now_ns: int) -> str:
+        """With the rate that was scheduled on average since the phase began."""
         seconds = max(now_ns - meter.began_ns, 1) / NS_PER_S
         return meter.line(now_ns, self._rate * self._course.amount(meter.began_ns, now_ns) / seconds)
 

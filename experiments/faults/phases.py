@@ -44,10 +44,10 @@ def baseline(run_dir: str, seconds: float, settle_s: float) -> dict[str, float]:
 
 
 def load_to_its_end(run_dir: str) -> dict[str, float]:
-    """Let a load test's load run for as long as its plan says; what is then still in flight is waited for elsewhere."""
+    """Let a load test's load run for as long as its plan says, and until its clients have written its end down."""
     plan = LoadPlan.load(Path(run_dir) / PLAN_FILE)
-    time.sleep(max(0.0, (plan.end_ns - time.monotonic_ns()) / NS_PER_S))
-    say(run_dir, Event.now("run", "load_test_ended"))
+    time.sleep(max(0.0, (plan.end_ns - time.monotonic_ns()) / NS_PER_S) + FLUSHED_S)
+    say(run_dir, replace(Event.now("run", "load_test_ended"), t_ns=plan.end_ns))
     return {"seconds": (plan.end_ns - plan.start_ns) / NS_PER_S}
 
 

@@ -101,6 +101,7 @@ def page_of(run_dir: Path, judgement: Judgement) -> str:
         "figures": figures,
         "bin": f"{frame.bins.width_s:g} s" if frame is not None else "",
         "errors": _errors(history, run, frame) if figures is not None and frame is not None else [],
+        "band": run.load is None,
         "outage": frame is not None and frame.outage is not None,
         "samples": _samples(history, run, frame) if frame is not None else "",
         "most": _most(history, frame) if frame is not None else "",
@@ -183,9 +184,10 @@ def _bar(entry: Judged) -> str:
 
 
 def _samples(history: History, run: RunRecord, frame: charts.Frame) -> str:
-    """How many operations stand behind a point."""
-    writes = (run.rates.write + run.rates.write_api) * frame.bins.width_s
-    predictions = run.rates.predict * frame.bins.width_s
+    """How many operations stand behind a point, on average where rates changed."""
+    point = run.scheduled(1, frame.bins.window) / frame.bins.count
+    writes = (run.rates.write + run.rates.write_api) * point
+    predictions = run.rates.predict * point
     answered = int(history.of(Kind.PREDICT).sum())
     of_shard = f"{writes:.0f} writes of a shard, " if writes else ""
     return f"A point is {frame.bins.width_s:g} s: about {of_shard}{predictions:.0f} predictions ({answered:,} in all)."

@@ -134,6 +134,7 @@ def test_its_report_names_the_profile_and_no_fault(tmp_path: Path) -> None:
     page = render(tmp_path, carried_out(tmp_path, "peak")).read_text()
     assert "No fault was done" in page
     assert "three times the rates" in page
+    assert "the fault was held" not in page
 
 
 @pytest.mark.parametrize("profile", ["normal", "peak", "ramp"])
@@ -189,6 +190,22 @@ def test_progress_compares_with_what_the_profile_had_planned_so_far(tmp_path: Pa
         Progress(tmp_path, 60, record("ramp").course, told.append, told.append).look(START + 30 * S)
     assert "of 30/s" in told[-1]
     assert told[-1].startswith("load 30 s")
+
+
+def test_the_end_of_the_load_is_when_it_was_planned_and_all_of_it_is_in_its_line(tmp_path: Path) -> None:
+    judgement = carried_out(tmp_path, "ramp")
+    (tmp_path / EVENTS_FILE).unlink()
+    passed: list[str] = []
+    progress = Progress(tmp_path, RATES.total(1), record("ramp").course, lambda _: None, passed.append)
+    for at_s, kind in ((0, "load_test_started"), (SECONDS, "load_test_ended")):
+        log = EventLog(tmp_path / EVENTS_FILE)
+        log.append(Event(START + at_s * S, "c", "run", None, kind))
+        log.close()
+        progress.look(START + (SECONDS + 2) * S)
+    kept = judgement.of("load_kept_schedule")
+    assert kept is not None
+    assert passed == [line for line in passed if line.startswith(f"load 60 s   {kept.n / SECONDS:.0f}/s of 80/s")]
+    assert len(passed) == 1
 
 
 def test_where_no_experiments_are_allowed_no_load_is_either() -> None:
