@@ -23,7 +23,7 @@ from infra.local.plan import LocalPlan
 from infra.stack import local_plan
 
 ROOT = Path(__file__).resolve().parents[3]
-CHANGING = ["up", "down", "heal", "load", "train", "verify", "controls", "soak"]
+CHANGING = ["up", "down", "heal", "load", "train", "verify", "controls", "soak", "load-test"]
 EVERY = [*CHANGING, "status", "endpoints"]
 
 
@@ -97,7 +97,7 @@ def test_help_waits_for_nothing_that_only_the_work_needs() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["up", "down", "status", "endpoints", "heal", "load", "train", "verify", "controls"]
+    "command", ["up", "down", "status", "endpoints", "heal", "load", "train", "verify", "controls", "load-test"]
 )
 def test_an_unknown_environment_names_those_that_exist(breakwater: Breakwater, command: str) -> None:
     said = one_line(breakwater(command, "nowhere"))
