@@ -52,7 +52,8 @@ LATEST: Final = "latest"
 ENV: Final = "/usr/bin/env"
 SETPRIV: Final = "/usr/bin/setpriv"
 FLOCK: Final = "/usr/bin/flock"
-"""Of coreutils and util-linux, which every Debian has."""
+SHELL: Final = "/bin/sh"
+"""Of coreutils, util-linux and dash, which every Debian has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,10 +265,12 @@ def ends_with_us(number: signal.Signals) -> tuple[str, ...]:
     """Words before a command that make the kernel signal it when this process dies, however it dies.
 
     Otherwise load would run on, and a fault could strike, with nobody left to judge or undo it. A shell starts what it
-    puts into the background with SIGINT ignored, which children would inherit.
+    puts into the background with SIGINT ignored, which children would inherit. The kernel tells nothing of a death
+    before it was asked to: whose parent is another by then does not begin.
     """
     name = number.name.removeprefix("SIG")
-    return ENV, f"--default-signal={name}", SETPRIV, "--pdeathsig", name
+    still_ours = (SHELL, "-c", 'test "$PPID" = "$0" && exec "$@"', str(os.getpid()))
+    return ENV, f"--default-signal={name}", SETPRIV, "--pdeathsig", name, *still_ours
 
 
 @contextlib.contextmanager

@@ -15,6 +15,12 @@ settings.register_profile("breakwater", deadline=None)
 settings.load_profile("breakwater")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    killed = parser.getgroup("runner killed", "tests/e2e/test_runner_killed.py")
+    killed.addoption("--moments", type=int, default=3, help="how many runs are killed, each at a moment of its own")
+    killed.addoption("--moments-seed", type=int, default=None, help="the moments of a run before; printed by it")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _named_after_the_commit(record_testsuite_property: Callable[[str, object], None]) -> None:
     record_testsuite_property(COMMIT, commit() or "")

@@ -232,11 +232,12 @@ def test_what_a_run_starts_gets_a_signal_when_the_run_is_killed(tmp_path: Path, 
         f"assert signal.getsignal({number.value}) is not signal.SIG_IGN\n"
         f"signal.signal({number.value}, end); open(sys.argv[1], 'w').write('ready '); time.sleep(60)"
     )
-    words = [*runs.ends_with_us(number), sys.executable, "-c", child, str(said)]
+    words = [sys.executable, "-c", child, str(said)]
     # In the background of a shell script SIGINT is ignored, and what is ignored is inherited.
     begin = (
-        "import signal, subprocess; signal.signal(signal.SIGINT, signal.SIG_IGN); "
-        f"subprocess.Popen({words!r}, start_new_session=True).wait()"
+        "import signal, subprocess; from experiments.run import ends_with_us; "
+        "signal.signal(signal.SIGINT, signal.SIG_IGN); "
+        f"subprocess.Popen([*ends_with_us(signal.Signals({number.value})), *{words!r}], start_new_session=True).wait()"
     )
     parent = subprocess.Popen([sys.executable, "-c", begin])
     try:
@@ -245,6 +246,17 @@ def test_what_a_run_starts_gets_a_signal_when_the_run_is_killed(tmp_path: Path, 
         parent.kill()
         parent.wait()
     _until(lambda: said.read_text() == f"ready got {number.value}")
+
+
+def test_what_a_run_starts_does_not_begin_when_the_run_died_before_the_kernel_was_asked(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    words = [*runs.ends_with_us(signal.SIGTERM), sys.executable, "-c", f"open({str(made)!r}, 'w')"]
+    assert subprocess.run(words, check=False).returncode == 0
+    assert made.exists()
+    made.unlink()
+    # Its parent is the shell between, as it would be whoever adopts it.
+    assert subprocess.run(["/bin/sh", "-c", '"$@"; exit $?', "sh", *words], check=False).returncode == 1
+    assert not made.exists()
 
 
 def _until(test: Callable[[], bool]) -> None:
