@@ -68,9 +68,9 @@ class Platform:
         return done
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """`breakwater ...`, without waiting for its end."""
+        """`breakwater ...`, without waiting for its end; SIGINT ends it, even of tests in the background."""
         return subprocess.Popen(
-            [str(Path(sys.prefix) / "bin" / "breakwater"), *arguments],
+            ["/usr/bin/env", "--default-signal=INT", str(Path(sys.prefix) / "bin" / "breakwater"), *arguments],
             cwd=self.root,
             env={**os.environ, "XDG_STATE_HOME": str(self.root / "state"), "NO_COLOR": "1", "COLUMNS": "160"},
             stdout=subprocess.PIPE,
