@@ -1,7 +1,8 @@
-"""Actions on API replicas: block the event loop of one, or of all but one."""
+"""Actions on API replicas: block the event loop of one, or of all but one, or freeze the whole process."""
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -11,14 +12,17 @@ from experiments.faults.written import record_fault, say
 from infra.stack import open_environment
 from services.contracts.events import Event, monotonic_clock_id
 
-Blocked = Literal["one", "all-but-one"]
+Blocked = Literal["one", "all-but-one", "whole-process"]
 
 
 def block_loop(environment: str, run_dir: str, seed: int, seconds: float, blocked: Blocked) -> dict[str, Any]:
     """Block the event loop of one replica, or of all but one, whom the seed chooses; returns when that is over.
 
-    The proof is a second client's: while it lasts, a blocked replica must not answer a plain question.
+    The proof is a second client's: while it lasts, a blocked replica must not answer a plain question. `whole-process`
+    stops all of one replica, the watchdog that would have told as well.
     """
+    if blocked == "whole-process":
+        return _freeze(environment, run_dir, seed, seconds)
     target = open_environment(environment)
     replicas = target.members("api")
     if not replicas:
@@ -32,3 +36,17 @@ def block_loop(environment: str, run_dir: str, seed: int, seconds: float, blocke
         if proof.until_ns is not None:
             say(run_dir, Event(proof.until_ns, monotonic_clock_id(), "fault", proof.member, "lifted", {}))
     return {proof.member: proof.evidence for proof in proofs}
+
+
+def _freeze(environment: str, run_dir: str, seed: int, seconds: float) -> dict[str, Any]:
+    """Stop all processes of one replica, whom the seed chooses, and let them go on after `seconds`."""
+    target = open_environment(environment)
+    replicas = target.members("api")
+    if not replicas:
+        raise ExperimentError(f"{environment} has no API replica that could be frozen")
+    proof = target.pause(replicas[seed % len(replicas)].name)
+    record_fault(Path(run_dir), proof, component="api", proven=True)
+    time.sleep(max(0.0, proof.t_ns / 1e9 + seconds - time.monotonic()))
+    say(run_dir, Event.now("fault", "lifted", proof.member))
+    target.resume(proof.member)
+    return {proof.member: proof.evidence}

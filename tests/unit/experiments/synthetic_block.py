@@ -25,6 +25,7 @@ BLOCK = ORIGIN + 20 * S
 class Block:
     """What happened; the defaults keep every promise. Times in seconds after the block began, or after it ended."""
 
+    variant: str = "one-replica"
     rate: float = 200.0
     baseline_s: float = 6.0
     block_s: float = 5.0
@@ -76,7 +77,7 @@ class Block:
             run_id="1f",
             environment="local",
             scenario="S-04",
-            variant="one-replica",
+            variant=self.variant,
             seed=7,
             clock_id=CLOCK,
             wall_anchor=WallAnchor(monotonic_ns=ORIGIN, unix_ns=1_795_257_067 * S),
