@@ -13,7 +13,13 @@ from experiments.checkers.consistency import duplicated_writes, timelines_grow
 from experiments.checkers.durability import failed_present, lost_writes, unexpected_rows
 from experiments.checkers.finding import Checker
 from experiments.checkers.load import answered_in_time, lost_under_load
-from experiments.checkers.recovery import next_ack, old_primary_streaming, reads_resume, recovery_layers
+from experiments.checkers.recovery import (
+    leadership_ended,
+    next_ack,
+    old_primary_streaming,
+    reads_resume,
+    recovery_layers,
+)
 from experiments.checkers.redundancy import descriptors_grown, redundancy_restored
 from experiments.checkers.reload import (
     flawed_accepted,
@@ -64,6 +70,7 @@ CHECKERS: Final[Mapping[str, Checker]] = {
         latency_after_fault,
         latency_of_the_rest,
         latency_while_reloading,
+        leadership_ended,
         load_kept_schedule,
         longest_silence,
         loss_noticed,

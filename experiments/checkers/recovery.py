@@ -6,6 +6,7 @@ resolution: the gap before the attempt that succeeded. A target inside that gap 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -322,7 +323,10 @@ def _span(ns: int) -> str:
 
 @for_each_victim
 def old_primary_streaming(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
-    """Seconds until the old primary streams from the new one, from its start or from a fault that held nothing down."""
+    """Seconds until the old primary streams from the new one, from its start or from a fault that held nothing down.
+
+    What was fenced comes back by itself, before the fault that froze it is lifted: that took no time.
+    """
     doubt = doubt_shard_fault(evidence, run)
     if doubt or run.fault is None:
         return unknown(promise, f"{doubt}, so there is no old primary")
@@ -337,6 +341,10 @@ def old_primary_streaming(history: History, evidence: Evidence, promise: Promise
         if started is None:
             return unknown(promise, f"{member} was never started again", out_of="0 of 1")
         since, words = started.t_ns, "its start"
+    follows = evidence.first("prober", "streaming", after_ns=run.fault.t_ns, test=_of_successor(member, run.fault))
+    if follows is not None and follows.t_ns < since:
+        reason = f"{member} streamed {(since - follows.t_ns) / NS_PER_S:.1f} s before {words} already"
+        return measured(promise, 0.0, n=1, out_of="1 of 1", reason=reason)
     streaming = evidence.first("prober", "streaming", after_ns=since, test=of_member)
     if streaming is None:
         watched = max(0.0, (after_fault(run, run.fault)[1] - since) / NS_PER_S)
@@ -347,4 +355,37 @@ def old_primary_streaming(history: History, evidence: Evidence, promise: Promise
     lag = streaming.data.get("lag_bytes")
     behind = "" if lag is None else f", {lag:,} bytes behind"
     reason = f"{member} streamed {value:.1f} s after {words} on timeline {streaming.data.get('timeline')}{behind}"
+    return measured(promise, value, n=1, out_of="1 of 1", reason=reason)
+
+
+def _of_successor(member: str, fault: FaultRecord) -> Callable[[Event], bool]:
+    """Events of the member on a timeline that is newer than the one it led before the fault."""
+
+    def test(event: Event) -> bool:
+        timeline = event.data.get("timeline")
+        newer = isinstance(timeline, int) and fault.old_timeline is not None and timeline > fault.old_timeline
+        return event.member == member and newer
+
+    return test
+
+
+@for_each_victim
+def leadership_ended(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
+    """Seconds from the fault until the struck shard has no leader in etcd: given back, or run out with its lease."""
+    doubt = doubt_shard_fault(evidence, run)
+    if doubt or run.fault is None or run.windows.fault is None:
+        return unknown(promise, f"{doubt or 'the fault window has no end'}, so no leadership is known to have ended")
+    fault, end_ns = run.fault, run.windows.fault[1]
+
+    def of_shard(event: Event) -> bool:
+        return bool(event.data.get("shard") == fault.shard)
+
+    ended = evidence.first("etcd", "leader_deleted", after_ns=fault.t_ns, test=of_shard)
+    if ended is None or ended.t_ns > end_ns:
+        watched = (end_ns - fault.t_ns) / NS_PER_S
+        verdict = Verdict.UNKNOWN if promise.kept(watched) else Verdict.FALSE
+        reason = f"{fault.member} led on in the {watched:.1f} s that were watched"
+        return Finding(None, promise.target, verdict, 0, "0 of 1", reason)
+    value = (ended.t_ns - fault.t_ns) / NS_PER_S
+    reason = f"the leadership of {fault.member} ended {value:.3f} s after the fault"
     return measured(promise, value, n=1, out_of="1 of 1", reason=reason)

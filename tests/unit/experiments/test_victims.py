@@ -10,7 +10,7 @@ import pytest
 from experiments.checkers.availability import other_shards_bad
 from experiments.checkers.durability import lost_writes
 from experiments.checkers.finding import Finding, Verdict
-from experiments.checkers.recovery import old_primary_streaming
+from experiments.checkers.recovery import leadership_ended, old_primary_streaming
 from experiments.checkers.validity import fault_proven
 from experiments.evidence import Evidence
 from experiments.history import FinalReads, write_final
@@ -90,6 +90,31 @@ def test_what_held_nothing_down_is_counted_from_the_fault() -> None:
     assert finding.verdict is Verdict.TRUE
     assert finding.value == pytest.approx(7)
     assert "after the fault" in finding.reason
+
+
+def test_what_was_fenced_streamed_before_the_fault_was_lifted() -> None:
+    run = Synthetic(fault_s=10, recovery_s=30).record()
+    wanted = promise("old_primary_streaming", 60)
+    lifted = event(10, "fault", "started", ONE)
+    follows = event(7, "prober", "streaming", ONE, timeline=2)
+    finding = old_primary_streaming(NOTHING, Evidence((follows, lifted)), wanted, run)
+    assert (finding.verdict, finding.value) == (Verdict.TRUE, 0)
+    assert "3.0 s before its start" in finding.reason
+    of_its_own = event(7, "prober", "streaming", ONE, timeline=1)
+    assert old_primary_streaming(NOTHING, Evidence((of_its_own, lifted)), wanted, run).verdict is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("after_s", "target", "verdict"),
+    [(12.2, 14, Verdict.TRUE), (17.0, 14, Verdict.FALSE), (None, 14, Verdict.FALSE), (None, 30, Verdict.UNKNOWN)],
+)
+def test_a_leadership_ends_in_time(after_s: float | None, target: float, verdict: Verdict) -> None:
+    run = Synthetic(fault_s=25, recovery_s=60).record()
+    assert run.fault is not None
+    ended = [event(after_s, "etcd", "leader_deleted", ONE, shard=run.fault.shard)] if after_s else []
+    elsewhere = event(1, "etcd", "leader_deleted", OTHER, shard=0)
+    finding = leadership_ended(NOTHING, Evidence((elsewhere, *ended)), promise("leadership_ended", target), run)
+    assert (finding.verdict, finding.value) == (verdict, after_s and pytest.approx(after_s))
 
 
 def test_each_fault_must_be_proven() -> None:
