@@ -78,16 +78,17 @@ def write_plan(
     rates: Rates,
     lasts_s: float,
     flights_per_shard: int,
+    lead_s: int = LEAD_S,
     profile: ProfileName = "normal",
     write_deadline_ms: int = DEADLINES.write,
     repeat_writes: bool = False,
 ) -> Path:
-    """Write a plan, and beside it the flights that it asks for; it starts `LEAD_S` from now. The plan's path."""
+    """Write a plan, and beside it the flights that it asks for; it starts `lead_s` from now. The plan's path."""
     endpoints = environment.endpoints()
     edge = endpoints.edge
     samples = directory / "samples.jsonl"
     write_samples(environment.shards(), samples, seed=seed, loaded_before=LOADED_BEFORE, per_shard=flights_per_shard)
-    start_ns = time.monotonic_ns() + LEAD_S * NS_PER_S
+    start_ns = time.monotonic_ns() + lead_s * NS_PER_S
     now = datetime.datetime.now(datetime.UTC)
     plan = LoadPlan(
         environment=name,

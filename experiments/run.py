@@ -22,7 +22,7 @@ from experiments.commit import commit
 from experiments.evidence import EVENTS_FILE, JOURNAL_FILE
 from experiments.faults.written import read_faults
 from experiments.logs import collect_logs
-from experiments.planning import PreflightFailed, demand_leave, demand_model, slot_map_of, write_plan
+from experiments.planning import LEAD_S, PreflightFailed, demand_leave, demand_model, slot_map_of, write_plan
 from experiments.probes.final_reads import final_reads
 from experiments.probes.loops import note_loops
 from experiments.progress import Progress, Tell, followed
@@ -38,6 +38,8 @@ from services.contracts.events import Event, EventLog, monotonic_clock_id, read_
 from services.contracts.slots import SlotMap
 
 NS: Final = 1_000_000_000
+COLD_LEAD_S: Final = 20
+"""Where load begins with the fault, Chaos Toolkit starts first and asks every member whether it is healthy."""
 SLACK_S: Final = 150
 """Beyond the scenario's own phases: a slow election, the old primary's rewind, Chaos Toolkit's start."""
 LOAD_END_S: Final = 20.0
@@ -112,6 +114,7 @@ def run(order: Order, tell: Tell = lambda _: None, passed: Tell = lambda _: None
         rates=LoadRates(**record.rates.model_dump()),
         lasts_s=order.lasts_s,
         flights_per_shard=load.flights_per_shard,
+        lead_s=LEAD_S if load.begins == "before-fault" else COLD_LEAD_S,
         profile=order.profile,
         write_deadline_ms=load.write_deadline_ms,
         repeat_writes=load.repeat_writes,
@@ -125,9 +128,10 @@ def run(order: Order, tell: Tell = lambda _: None, passed: Tell = lambda _: None
     progress = Progress(directory, record.rates.total(len(record.shards)), plan.course, tell, passed)
     try:
         with followed(progress), _processes(order.scenario, plan_path, directory), _healed(environment):
-            time.sleep(max(0.0, (plan.start_ns - time.monotonic_ns()) / NS))
-            events.append(Event.now("run", "load_test_started" if order.is_load_test else "load_started"))
-            time.sleep(load.warm_up_s)
+            if load.begins == "before-fault":
+                time.sleep(max(0.0, (plan.start_ns - time.monotonic_ns()) / NS))
+                events.append(Event.now("run", "load_test_started" if order.is_load_test else "load_started"))
+                time.sleep(load.warm_up_s)
             note_loops(environment, events, "before")
             _experiment(order, directory, record, environment.experiment_lock())
             note_loops(environment, events, "after")
@@ -416,9 +420,13 @@ def _last_record(directory: Path, record: RunRecord, completed: bool) -> RunReco
     def window(start: int | None, end: int | None) -> tuple[int, int] | None:
         return None if start is None or end is None else (start, end)
 
+    def calm(start: int | None) -> tuple[int, int] | None:
+        """Until the fault; where load began with the fault, calm came after it, and lasted to the end."""
+        return window(start, ended if start is not None and struck is not None and start > struck else struck)
+
     windows = Windows(
-        undisturbed=_loaded(record, ended) or window(marks.get("undisturbed"), struck),
-        baseline=window(marks.get("baseline"), struck),
+        undisturbed=_loaded(record, ended) or calm(marks.get("undisturbed")),
+        baseline=calm(marks.get("baseline")),
         fault=window(struck, lifted),
         recovery=window(lifted, ended),
     )

@@ -63,6 +63,8 @@ class LoadProfile(Strict):
     """What runs while the fault happens, and how long each phase is at least (seconds)."""
 
     rates: Rates
+    begins: Literal["before-fault", "with-fault"] = "before-fault"
+    """With the fault: whose action then says when, and the undisturbed load comes after it."""
     warm_up_s: Seconds
     """Load before anything is measured: pools grow, caches fill, code is compiled."""
     baseline_s: Seconds

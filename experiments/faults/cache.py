@@ -14,6 +14,7 @@ from experiments.probes.replica_metrics import counted
 from infra import environment as runtime
 from infra.environment import Environment, FaultProof, FaultRefused, Member
 from infra.stack import open_environment
+from loadtests.plan import LoadPlan
 from services.contracts.events import Event
 
 How = Literal["delete", "expire", "kill", "pause"]
@@ -47,6 +48,9 @@ return {#hot, struck}
 """
 )
 """One step of Redis, so that no client sees some keys struck and others not -> hot keys, and those that were struck."""
+EMPTY: Final = "redis.call('FLUSHALL') return redis.call('DBSIZE')"
+BEFORE_LOAD_S: Final = 0.05
+"""Emptying takes a millisecond; what is measured begins with the first arrival all the same."""
 
 
 def strike(environment: str, run_dir: str, how: How, left_ms: int) -> dict[str, Any]:
@@ -63,23 +67,50 @@ def strike(environment: str, run_dir: str, how: How, left_ms: int) -> dict[str, 
     return {"member": cache.name, "processes": len(proof.processes)}
 
 
+def begin_empty(environment: str, run_dir: str) -> dict[str, Any]:
+    """Empty the cache in the moment before the load's first arrival: every score is missing, at the full rate."""
+    target = open_environment(environment)
+    cache = target.members("redis")[0]
+    process = target.process_of(cache.name)
+    if process is None:
+        raise FaultRefused(f"{cache.name} does not run, so it cannot be emptied; is it up? `breakwater status`")
+    load = LoadPlan.load(Path(run_dir) / "load.json")
+    count(target, run_dir, "before")
+    if (left_s := load.start_ns / 1e9 - BEFORE_LOAD_S - time.monotonic()) < 0:
+        raise ExperimentError(
+            f"the load began {-left_s:.1f} s before the cache could be emptied: the machine is too busy"
+        )
+    time.sleep(left_s)
+    t_ns = time.monotonic_ns()
+    left = _ask(target, cache, EMPTY, 0)
+    keys = len(load.samples())
+    proof = FaultProof(cache.name, "keys", "DEL", False, t_ns, (process,), left == 0, f"{left} keys left in the cache")
+    say(run_dir, Event.now("run", "load_started"))
+    record_fault(Path(run_dir), proof, component="redis", proven=True, keys=keys)
+    return {"member": cache.name, "asked_for": keys}
+
+
 def _expire(target: Environment, cache: Member, how: How, left_ms: int) -> tuple[FaultProof, int]:
     process = target.process_of(cache.name)
     if process is None:
         raise FaultRefused(f"{cache.name} does not run, so it holds no keys; is it up? `breakwater status`")
-    password = target.cache_password_file().read_text()
-    try:
-        with redis.Redis(cache.host, cache.port, password=password, socket_timeout=ANSWER_S) as client:
-            t_ns = time.monotonic_ns()
-            found = client.eval(DELETE if how == "delete" else EXPIRE, 0, left_ms)
-    except redis.RedisError as error:
-        raise ExperimentError(f"{cache.name} refused to lose its hot keys: {error}") from error
-    hot, struck = cast(list[int], found)
+    t_ns = time.monotonic_ns()
+    hot, struck = cast(list[int], _ask(target, cache, DELETE if how == "delete" else EXPIRE, left_ms))
     what = "deleted" if how == "delete" else f"left {left_ms} ms to live"
     evidence = f"{struck} of {hot} hot keys {what} in one step"
     method = "DEL" if how == "delete" else "PEXPIRE"
     proof = FaultProof(cache.name, "keys", method, False, t_ns, (process,), 0 < hot == struck, evidence)
     return proof, struck
+
+
+def _ask(target: Environment, cache: Member, script: str, argument: int) -> object:
+    """What one step of Redis returns."""
+    password = target.cache_password_file().read_text()
+    try:
+        with redis.Redis(cache.host, cache.port, password=password, socket_timeout=ANSWER_S) as client:
+            return client.eval(script, 0, argument)
+    except redis.RedisError as error:
+        raise ExperimentError(f"{cache.name} refused to lose its keys: {error}") from error
 
 
 def lift(environment: str, run_dir: str, seconds: float) -> dict[str, Any]:

@@ -130,6 +130,19 @@ def test_windows_run_from_phase_to_phase(tmp_path: Path) -> None:
     assert record.fault.member == "shard-1-0"
 
 
+def test_where_load_begins_with_the_fault_calm_comes_after_it(tmp_path: Path) -> None:
+    strike(tmp_path, 10)
+    note(tmp_path, 18, "fault", "lifted")
+    note(tmp_path, 19, "run", "undisturbed")
+    note(tmp_path, 22, "run", "baseline")
+    note(tmp_path, 40, "run", "recovered")
+    windows = runs._last_record(tmp_path, first(tmp_path), True).windows
+    assert windows.fault == (10 * S, 18 * S)
+    assert windows.undisturbed == (19 * S, 40 * S)
+    assert windows.baseline == (22 * S, 40 * S)
+    assert windows.whole == (10 * S, 40 * S)
+
+
 def test_a_run_cut_off_in_recovery_ends_with_its_end(tmp_path: Path) -> None:
     note(tmp_path, 10, "run", "baseline")
     strike(tmp_path, 40)
