@@ -27,6 +27,8 @@ UNREPLICATED_WRITES: Final = 100
 WAIT_S: Final = 4.0
 """Below wal_sender_timeout (5 s): a held walreceiver must not be given up before the kill."""
 POLL_S: Final = 0.02
+LONG_LEASE_S: Final = 60
+"""Twice the promise of the next acknowledged write."""
 
 
 def wardens_off(environment: str) -> int:
@@ -43,6 +45,27 @@ def make_asynchronous(environment: str, shard: int) -> None:
 
 def make_synchronous(environment: str, shard: int) -> None:
     defects.set_replication(local_plan(environment), shard, "quorum")
+
+
+def fences_off(environment: str) -> list[str]:
+    return defects.fences_off(local_plan(environment))
+
+
+def fences_on(environment: str) -> list[str]:
+    return defects.fences_on(local_plan(environment))
+
+
+def lengthen_lease(environment: str, shard: int) -> None:
+    """A minute, and nobody but the lease's end tells of a primary's death."""
+    plan = local_plan(environment)
+    defects.wardens_off(plan)
+    defects.lengthen_lease(plan, shard, LONG_LEASE_S)
+
+
+def shorten_lease(environment: str, shard: int) -> None:
+    plan = local_plan(environment)
+    defects.lengthen_lease(plan, shard, plan.topology.postgres.patroni.ttl)
+    defects.wardens_on(plan)
 
 
 def watchdogs_off(environment: str) -> list[str]:
@@ -73,6 +96,18 @@ def point_at_flawed(environment: str, run_dir: str) -> int:
     """Move the pointer to the flawed version of the run before any replica has looked at it."""
     prepared = json.loads((Path(run_dir) / "versions.json").read_text())
     return defects.point_at(local_plan(environment), prepared["versions"][0])
+
+
+def edge_asks_once(environment: str) -> None:
+    defects.edge_asks_once(local_plan(environment))
+
+
+def edge_trusts(environment: str) -> None:
+    defects.edge_trusts(local_plan(environment))
+
+
+def edge_sound(environment: str) -> list[str]:
+    return defects.edge_sound(local_plan(environment))
 
 
 def restart_edge(environment: str) -> None:

@@ -18,15 +18,17 @@ import psycopg
 import redis
 
 from infra.environment import EnvironmentFault, ProcessId
-from infra.local import probe, processes, shard_config
+from infra.local import probe, processes, rolling, servers, shard_config
 from infra.local.account import Account
+from infra.local.environment import LocalEnvironment
 from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
 from infra.local.probe import shard_state
 from infra.local.secrets import redis_password_file
 from infra.local.servers import CACHE_POLICY
 from infra.local.supervisor import Supervisor
 from services.contracts.flights import MODEL_NAME
-from services.coordination.etcd import EtcdClient
+from services.contracts.shards import leader_key
+from services.coordination.etcd import EtcdClient, LeaseGone
 from services.h2o.state import Keys
 from services.registry.announced import Pointer
 from services.registry.published import publish, published_generation
@@ -46,6 +48,10 @@ CONTROL_S: Final = 300
 """No control lasts longer: what it left behind when it was killed ends then."""
 NEVER_MS: Final = 3_600_000
 """No loop is blocked for an hour."""
+NEVER_S: Final = 3600.0
+"""No Patroni is silent for an hour."""
+REDISPATCH: Final = ("retries ", "option redispatch", "retry-on ")
+"""How the lines begin by which the edge asks another replica."""
 
 
 def wardens_off(plan: LocalPlan) -> int:
@@ -61,6 +67,61 @@ def wardens_on(plan: LocalPlan) -> None:
     supervisor.start([state for state in supervisor.states().values() if state.name.endswith("-warden")])
 
 
+def fences_off(plan: LocalPlan) -> list[str]:
+    """Have every warden of the environment look away from a Patroni that is silent; returns which members'."""
+    return _with_wardens(plan, NEVER_S)
+
+
+def fences_on(plan: LocalPlan) -> list[str]:
+    return _with_wardens(plan, plan.topology.postgres.patroni.ttl)
+
+
+def _with_wardens(plan: LocalPlan, ttl_s: float) -> list[str]:
+    """Change for how long a lease lasts by the wardens' configuration, where it is another; returns whose it was.
+
+    One at a time: six interpreters that start at once would be felt by whoever serves.
+    """
+    changed = []
+    for member in plan.of("postgres"):
+        path = member.directory / "warden.json"
+        config = json.loads(path.read_text()) if path.exists() else None  # a topology may have no wardens
+        if config is not None and config["ttl_s"] != ttl_s:
+            Account.for_servers().write(path, json.dumps({**config, "ttl_s": ttl_s}, indent=2))
+            _restart_warden(plan, member)
+            changed.append(member.name)
+    return changed
+
+
+def _restart_warden(plan: LocalPlan, member: MemberPlan) -> None:
+    """Returns once it says that it watches."""
+    journal = member.directory / "warden-events.jsonl"
+    known = len(journal.read_bytes()) if journal.exists() else 0
+    supervisor = Supervisor(plan)
+    wardens = [state for state in supervisor.states().values() if state.name == f"{member.name}-warden"]
+    supervisor.stop(wardens)
+    supervisor.start(wardens)
+    end = time.monotonic() + WAIT_S
+    while not journal.exists() or b'"watching"' not in journal.read_bytes()[known:]:
+        if time.monotonic() > end:
+            raise EnvironmentFault(f"the warden of {member.name} did not come back within {WAIT_S:.0f} s")
+        time.sleep(POLL_S)
+
+
+def lengthen_lease(plan: LocalPlan, shard: int, ttl_s: int) -> None:
+    """Change for how long the shard's leadership lasts, and wait until its primary holds a lease of that length."""
+    shard_config.change(plan, shard, {"ttl": ttl_s})
+    end = time.monotonic() + WAIT_S
+    with contextlib.closing(EtcdClient(plan.etcd_urls)) as etcd:
+        while True:
+            leader = etcd.get(leader_key(plan.environment, shard))
+            with contextlib.suppress(LeaseGone):  # it was changed for the longer one just now
+                if leader is not None and etcd.keep_alive(leader.lease) == ttl_s:
+                    return
+            if time.monotonic() > end:
+                raise EnvironmentFault(f"shard {shard} took no lease of {ttl_s} s within {WAIT_S:.0f} s")
+            time.sleep(POLL_S)
+
+
 def watchdogs_off(plan: LocalPlan) -> list[str]:
     """Give every API replica a watchdog that never finds its loop blocked; returns whom."""
     return _with_watchdogs(plan, NEVER_MS)
@@ -71,35 +132,45 @@ def watchdogs_on(plan: LocalPlan) -> list[str]:
 
 
 def _with_watchdogs(plan: LocalPlan, limit_ms: int) -> list[str]:
-    """Change each replica's configuration and restart it; one at a time, so that the others serve meanwhile."""
+    """Change each replica's configuration where it is another, and restart it; one at a time, so that others serve."""
     account = Account.for_servers()
+    changed = []
     for replica in plan.of("api"):
         path = replica.directory / "api.json"
         config = json.loads(path.read_text())
-        account.write(path, json.dumps({**config, "watchdog_ms": limit_ms}, indent=2))
-        _restart(plan, replica)
-    return [replica.name for replica in plan.of("api")]
+        if config["watchdog_ms"] != limit_ms:
+            account.write(path, json.dumps({**config, "watchdog_ms": limit_ms}, indent=2))
+            _restart(plan, replica)
+            changed.append(replica.name)
+    return changed
 
 
 def make_defective(plan: LocalPlan, defect: str) -> list[str]:
     """Run every API replica with a defect of `infra.local.defective` patched in; returns whom."""
-    return _with_command(plan, SOUND, f'"-m" "{DEFECTIVE}" "{defect}" "services.api"')
-
-
-def make_sound(plan: LocalPlan) -> list[str]:
-    """Run whatever was made defective as it was."""
-    pattern = rf'"-m" "{re.escape(DEFECTIVE)}" "[^"]*" "services\.api"'
-    found = re.search(pattern, Supervisor(plan).config.read_text())
-    return [] if found is None else _with_command(plan, found.group(), SOUND)
-
-
-def _with_command(plan: LocalPlan, before: str, after: str) -> list[str]:
-    """Change what supervisord runs as a replica, and restart each; one at a time, so that the others serve."""
-    config = Supervisor(plan).config
-    config.write_text(config.read_text().replace(before, after))
+    _supervise(plan, re.escape(SOUND), f'"-m" "{DEFECTIVE}" "{defect}" "services.api"')
     for replica in plan.of("api"):
         _restart(plan, replica)
     return [replica.name for replica in plan.of("api")]
+
+
+def make_sound(plan: LocalPlan) -> list[str]:
+    """Run whatever was made defective as it was, also when only some replicas were; returns whom."""
+    _supervise(plan, rf'"-m" "{re.escape(DEFECTIVE)}" "[^"]*" "services\.api"', SOUND)
+    environment = LocalEnvironment(plan)
+    found = [
+        replica
+        for replica in plan.of("api")
+        if any(DEFECTIVE in words for words in environment.command_lines(replica.name))
+    ]
+    for replica in found:  # one at a time, so that the others serve
+        _restart(plan, replica)
+    return [replica.name for replica in found]
+
+
+def _supervise(plan: LocalPlan, before: str, after: str) -> None:
+    """Change what supervisord runs as a replica when it starts one next; `before` is a pattern."""
+    config = Supervisor(plan).config
+    config.write_text(re.sub(before, after, config.read_text()))
 
 
 def take_election(plan: LocalPlan) -> str:
@@ -134,6 +205,47 @@ def restart_edge(plan: LocalPlan) -> None:
     programs = [state for state in supervisor.states().values() if state.member.startswith("edge-")]
     supervisor.stop(programs)
     supervisor.start(programs)
+
+
+def edge_asks_once(plan: LocalPlan) -> None:
+    """Have the edge ask nobody else when a replica has not answered a prediction."""
+    for edge in plan.of("edge"):
+        _with_edge(plan, edge, asking_once(servers.edge_config(plan, edge)))
+
+
+def edge_trusts(plan: LocalPlan) -> None:
+    """Have the edge ask no replica by HTTP whether it answers; what the replicas' watchdogs say still counts."""
+    for edge in plan.of("edge"):
+        _with_edge(plan, edge, trusting(servers.edge_config(plan, edge)))
+
+
+def trusting(config: str) -> str:
+    """The same configuration of an edge, but that it believes whoever accepts connections."""
+    checks = ("option httpchk", "http-check ")
+    return "".join(line for line in config.splitlines(keepends=True) if not line.strip().startswith(checks))
+
+
+def asking_once(config: str) -> str:
+    """The same configuration of an edge, but that a prediction goes to one replica only."""
+    before, backend, after = config.partition("backend predict\n")
+    own, following, rest = after.partition("backend api\n")
+    kept = [line for line in own.splitlines(keepends=True) if not line.strip().startswith(REDISPATCH)]
+    return f"{before}{backend}{''.join(kept)}    retries 0\n{following}{rest}"
+
+
+def edge_sound(plan: LocalPlan) -> list[str]:
+    """Give each edge the configuration that the topology has for it; returns who had another."""
+    return [edge.name for edge in plan.of("edge") if _with_edge(plan, edge, servers.edge_config(plan, edge))]
+
+
+def _with_edge(plan: LocalPlan, edge: MemberPlan, config: str) -> bool:
+    """Have the edge go on by this configuration; False when it is the one that it has."""
+    path = edge.directory / "haproxy.cfg"
+    if path.read_text() == config:
+        return False
+    Account.for_servers().write(path, config)
+    rolling.reload_edge(LocalEnvironment(plan), edge)
+    return True
 
 
 def _restart(plan: LocalPlan, replica: MemberPlan) -> None:

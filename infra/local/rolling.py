@@ -72,7 +72,7 @@ def _one(environment: LocalEnvironment, member: MemberPlan) -> Restarted:
     plan = environment.plan
     before, began_ns = _identity(environment, member), time.monotonic_ns()
     if member.component == "edge":
-        _reload(environment, member)
+        reload_edge(environment, member)
     else:
         if member.shard is not None:
             _hand_over(member)
@@ -104,7 +104,7 @@ def _identity(environment: LocalEnvironment, member: MemberPlan) -> ProcessId:
     return found
 
 
-def _reload(environment: LocalEnvironment, member: MemberPlan) -> None:
+def reload_edge(environment: LocalEnvironment, member: MemberPlan) -> None:
     """A new worker takes the listening sockets over; the old one answers what it has, and ends."""
     old, master = _identity(environment, member), environment.process_of(member.name)
     if master is not None:

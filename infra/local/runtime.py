@@ -273,6 +273,9 @@ def heal(plan: LocalPlan) -> tuple[str, ...]:
     supervisor.start(stopped)
     done += [f"start {warden.name}" for warden in stopped]
     done += [f"{replica} runs without a defect again" for replica in defects.make_sound(plan)]
+    done += [f"{replica} has its watchdog again" for replica in defects.watchdogs_on(plan)]
+    done += [f"{edge} is configured as the topology says" for edge in defects.edge_sound(plan)]
+    done += [f"the fence of {member} is on again" for member in defects.fences_on(plan)]
     for shard in range(plan.topology.postgres.shards):
         if shard_config.configure(plan, shard):
             done.append(f"configuration of shard {shard} as the topology says")

@@ -12,8 +12,14 @@ from tests.e2e.conftest import ENVIRONMENT, Platform
 pytestmark = pytest.mark.e2e
 
 
-SOAK_ONLY = {"no-block", "keeper-off", "golden-unchecked", "pointer-first", "edge-stopped"}
-"""`no-fault` asks the same of another scenario as `no-block`; the others take one to two minutes each."""
+SOAK_ONLY = {
+    "no-block",
+    "slow-model",
+    *("lease-of-a-minute", "fence-off", "edge-asks-once", "edge-trusts", "everybody-computes", "keeper-off"),
+    *("golden-unchecked", "swap-with-a-gap", "pointer-first", "edge-stopped"),
+}
+"""`no-fault` asks the same of another scenario as `no-block`, `slow-model` belongs to `everybody-computes`; the
+others take one to two minutes each, and put their defects in by the ways that the ones below take."""
 
 
 @pytest.mark.parametrize("name", [control.name for control in CONTROLS if control.name not in SOAK_ONLY])

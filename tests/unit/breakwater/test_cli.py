@@ -150,7 +150,7 @@ def test_months_that_are_none_are_refused_before_anything_starts(breakwater: Bre
     [
         (("verify", "local", "--scenario", "S-99"), "no scenario 'S-99'; there is S-01, S-01-again, "),
         (("verify", "local", "--variant", "flood"), "S-01 has no variant 'flood'; it has server-killed, member-killed"),
-        (("controls", "local", "flood"), "no control flood; there is wardens-off, asynchronous"),
+        (("controls", "local", "flood"), "no control flood; there is wardens-off, lease-of-a-minute"),
         (("status", "local"), "local is not up"),
         (("logs", "local", "shard-9-9"), "no member 'shard-9-9' in local; members: etcd-0"),
         (("logs", "local", "etcd-0"), "etcd-0 of local has no logs yet; see `breakwater status local`"),

@@ -75,9 +75,10 @@ def test_a_control_names_what_exists(control: Control) -> None:
     for func in [*(insertion.func for insertion in control.insertions), *(func for func, _ in control.undo)]:
         assert callable(getattr(module, func))
     scenario = BY_ID[control.scenario]
-    assert set(control.expected) | set(control.minimum) <= {
+    assert set(control.expected) | set(control.minimum) | control.may <= {
         promise.id for promise in scenario.promises_of(control.variant)
     }
+    assert control.may.isdisjoint(control.expected)
     assert Scenario.parse(seeded(scenario, control).document(), "seeded") == seeded(scenario, control)
 
 
@@ -131,6 +132,17 @@ def test_unknown_is_not_false_and_false_is_not_unknown() -> None:
     ]
 
 
-def test_what_a_control_does_not_name_may_say_what_it_likes() -> None:
-    judgement = judged(predictions=said(Verdict.FALSE), writes_attempted=said(Verdict.UNKNOWN))
-    assert disagreements(BY_NAME["frozen-edge"], judgement) == []
+def test_a_promise_that_the_defect_does_not_break_must_not_be_broken() -> None:
+    control = dataclasses.replace(BY_NAME["deleted-row"], expected={"predictions": Verdict.FALSE}, minimum={})
+    both = judged(
+        predictions=said(Verdict.FALSE, 1, (7,)), old_primary=said(Verdict.FALSE), redundancy=said(Verdict.UNKNOWN)
+    )
+    assert disagreements(control, both) == ["old-primary is false, which the defect does not explain: a test's reason"]
+    assert disagreements(dataclasses.replace(control, may=frozenset({"old-primary"})), both) == []
+
+
+def test_what_makes_a_run_unknown_is_named_beside_its_exit_code() -> None:
+    control = dataclasses.replace(BY_NAME["deleted-row"], expected={}, minimum={}, names_key=False)
+    assert disagreements(control, judged(redundancy=said(Verdict.UNKNOWN))) == [
+        "exit code 2, must be 1; redundancy is unknown: a test's reason"
+    ]

@@ -6,12 +6,13 @@ import dataclasses
 import json
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from infra.local import secrets, servers, tls
+from infra.local import defects, secrets, servers, tls
 from infra.local.account import Account
 from infra.local.plan import LocalPlan
 from infra.local.secrets import Secrets
@@ -71,6 +72,30 @@ def test_haproxy_accepts_its_configuration(plan: LocalPlan, programs: tuple[Prog
     (edge,) = [program for program in programs if program.member == "edge-0"]
     checked = subprocess.run(
         [str(servers.HAPROXY), "-c", "-f", edge.command[-1]], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "WARNING" not in checked.stdout + checked.stderr
+
+
+def test_an_edge_that_asks_once_writes_as_before(plan: LocalPlan) -> None:
+    sound = servers.edge_config(plan, plan.member("edge-0"))
+    config = defects.asking_once(sound)
+    predict = config.split("\nbackend predict\n")[1].split("\nbackend api\n")[0]
+    assert "retry-on" not in predict
+    assert "redispatch" not in predict
+    assert "retries 0" in predict
+    assert config.split("\nbackend api\n")[1] == sound.split("\nbackend api\n")[1]
+
+
+@pytest.mark.parametrize("defect", [defects.asking_once, defects.trusting])
+def test_haproxy_accepts_a_control_s_configuration(
+    plan: LocalPlan, programs: tuple[Program, ...], defect: Callable[[str], str]
+) -> None:
+    path = plan.member("edge-0").directory / "defective.cfg"
+    path.write_text(defect(servers.edge_config(plan, plan.member("edge-0"))))
+    assert "httpchk" not in path.read_text() or defect is defects.asking_once
+    checked = subprocess.run(
+        [str(servers.HAPROXY), "-c", "-f", str(path)], capture_output=True, text=True, check=False, timeout=30
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "WARNING" not in checked.stdout + checked.stderr
