@@ -50,13 +50,14 @@ format: install ## rewrite the sources in the one format
 	$(BIN)/ruff format .
 
 .PHONY: soak
-soak: install ## S-01 with ten seeds (twenty kills) as rows of docs/results/, the other scenarios, all controls; about an hour
-	@$(BIN)/breakwater up local
+soak: install ## runs killed at 20 moments, S-01 with ten seeds (twenty kills) as rows of docs/results/, the other scenarios, all controls; about two hours
+	@status=0
+	scripts/reap $(BIN)/pytest tests/e2e/test_runner_killed.py --moments 20 || status=$$?
+	$(BIN)/breakwater up local
 	$(BIN)/breakwater load local
 	$(BIN)/breakwater train local
-	status=0
 	$(BIN)/breakwater soak local || status=$$?
-	$(BIN)/breakwater verify local --scenario S-02 --scenario S-03 --scenario S-04 --scenario S-05 --scenario S-06 || status=$$?
+	$(BIN)/breakwater verify local --scenario S-02 --scenario S-02-cold --scenario S-03 --scenario S-04 --scenario S-05 --scenario S-06 || status=$$?
 	$(BIN)/breakwater controls local || status=1
 	exit $$status
 
