@@ -16,7 +16,7 @@ SOAK_ONLY = {
     "no-block",
     "slow-model",
     *("lease-of-a-minute", "fence-off", "edge-asks-once", "edge-trusts", "everybody-computes", "keeper-off"),
-    *("golden-unchecked", "swap-with-a-gap", "pointer-first", "edge-stopped"),
+    *("golden-unchecked", "swap-with-a-gap", "pointer-first", "edge-stopped", "one-pool"),
 }
 """`no-fault` asks the same of another scenario as `no-block`, `slow-model` belongs to `everybody-computes`; the
 others take one to two minutes each, and put their defects in by the ways that the ones below take."""
