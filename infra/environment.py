@@ -180,6 +180,10 @@ class Environment(Protocol):
         """Why an API replica serves no model, by its own word; None when it does."""
         ...
 
+    def metrics(self, member: str) -> str | None:
+        """What an API replica has counted, in Prometheus' text form; None when it does not answer."""
+        ...
+
     def shard_state(self, shard: int) -> ShardState: ...
 
     def kill(self, member: str, *, scope: Scope, hold: bool) -> FaultProof:

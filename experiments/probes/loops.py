@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
-from experiments.probes.replica_metrics import ANSWER_S
 from infra.environment import Environment
 from services.contracts.events import Event, EventLog
 
@@ -21,11 +19,8 @@ _DESCRIPTORS: Final = "process_open_fds"
 def note_loops(environment: Environment, log: EventLog, when: str) -> None:
     """Append `when` (`before` or `after`) with each replica's counts; one that does not answer leaves no event."""
     for member in environment.members("api"):
-        try:
-            answer = urllib3.request("GET", f"{member.url}/metrics", timeout=ANSWER_S, retries=False)
-        except urllib3.exceptions.HTTPError:
-            continue
-        counts = loop_counts(answer.data.decode(errors="replace")) if answer.status == 200 else None  # noqa: PLR2004
+        page = environment.metrics(member.name)
+        counts = None if page is None else loop_counts(page)
         if counts is not None:
             log.append(Event.now(LOOP_SOURCE, when, member.name, **counts))
 

@@ -24,7 +24,7 @@ from infra.environment import (
     Scope,
     ShardState,
 )
-from infra.kubernetes import ask, strike
+from infra.kubernetes import ask, replica, strike
 from infra.kubernetes.cluster import Cluster
 from infra.kubernetes.groundwork import RUNNER_RULES
 from infra.kubernetes.plan import CHAOS_LABEL, KubernetesPlan
@@ -141,6 +141,9 @@ class KubernetesEnvironment:
         """By the kubelet's word: the readiness probe of a replica asks it for its model every two seconds."""
         pod = self._pod(member)
         return None if pod.ready else pod.state()
+
+    def metrics(self, member: str) -> str | None:
+        return replica.metrics(self.cluster, self._pod(member))
 
     def wait_ready(self, *, timeout_s: float) -> None:
         end = time.monotonic() + timeout_s

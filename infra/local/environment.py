@@ -112,6 +112,9 @@ class LocalEnvironment:
     def obstacle(self, member: str) -> str | None:
         return probe.obstacle(self._plan(member))
 
+    def metrics(self, member: str) -> str | None:
+        return probe.metrics(self._plan(member))
+
     def logs(self, member: str) -> tuple[Path, ...]:
         directory = self._plan(member).directory / "log"
         return tuple(sorted(directory.glob("*.log"), key=lambda path: path.stat().st_mtime))

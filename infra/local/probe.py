@@ -90,6 +90,15 @@ def obstacle(replica: MemberPlan) -> str | None:
     return None if status == 200 else str(answer.get("reason") or answer.get("detail") or status)  # noqa: PLR2004 - HTTP
 
 
+def metrics(replica: MemberPlan) -> str | None:
+    """An API replica's /metrics; None when it does not answer."""
+    try:
+        answer = _http.request("GET", f"http://{LOOPBACK}:{replica.port}/metrics")
+    except (OSError, urllib3.exceptions.HTTPError):
+        return None
+    return answer.data.decode(errors="replace") if answer.status == 200 else None  # noqa: PLR2004 - HTTP
+
+
 def ask_all(plan: LocalPlan, states: dict[str, ProgramState]) -> tuple[Health, ...]:
     """Every member's health, asked in parallel, in the plan's order."""
     with ThreadPoolExecutor(max_workers=len(plan.members)) as pool:
