@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import itertools
+import math
 import threading
 import time
 import uuid
@@ -76,6 +77,11 @@ class Load:
         """Seconds from the fault to the next acknowledgement of a write that was asked for after it."""
         eventually(f"a write to shard {shard} is acknowledged", 60, lambda: self.acknowledged(shard, fault))
         return self.acknowledged(shard, fault)[0].ended - fault
+
+    def longest_pause(self, shard: int, since: float) -> float:
+        """Longest time without an acknowledgement of a write that was asked for since then, seconds."""
+        times = [since, *(operation.ended for operation in self.acknowledged(shard, since))]
+        return max((later - earlier for earlier, later in itertools.pairwise(times)), default=math.inf)
 
     def bad(self, *, after: float, but_shard: int | None = None) -> list[Operation]:
         """Bad operations since `after`, predictions included, without those of one shard."""

@@ -170,11 +170,12 @@ class Platform:
         eventually("H2O's nodes agree", 240, lambda: len([pod for pod in self.pods("h2o") if ready(pod)]) == nodes)
 
     def identities(self) -> dict[str, Any]:
-        """What changes when something is changed: workloads' generations, and the UID of every pod."""
+        """What changes when something is changed: generations, specs of what has none, and the UID of every pod."""
         found: dict[str, Any] = {}
         for kind in ("statefulsets", "deployments", "jobs", "networkpolicies", "horizontalpodautoscalers"):
             found |= {
-                f"{kind}/{each['metadata']['name']}": each["metadata"].get("generation") for each in self.get(kind)
+                f"{kind}/{each['metadata']['name']}": each["metadata"].get("generation", each["spec"])
+                for each in self.get(kind)
             }
         return found | {f"pods/{each['metadata']['name']}": each["metadata"]["uid"] for each in self.get("pods")}
 

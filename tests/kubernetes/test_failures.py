@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from collections.abc import Callable
 from typing import Any
 
 from infra.kubernetes.plan import H2O_STATUS, PYTHON
-from tests.kubernetes.load import Operation, running
+from tests.kubernetes.load import running
 from tests.kubernetes.platform import Platform, eventually, ready
 
 Record = Callable[[str, object], None]
@@ -69,7 +68,7 @@ def test_a_deleted_primary_loses_no_acknowledged_write(platform: Platform, recor
         eventually("another primary", 60, lambda: platform.primary(0) not in {primary, None})
         deposed = time.monotonic()
         eventually("writes go on", 60, lambda: len(load.acknowledged(0, deposed)) > 50)
-        recovered_s = _longest_pause(load.acknowledged(0, fault), fault)
+        recovered_s = load.longest_pause(0, fault)
         others = load.bad(after=fault, but_shard=0)
     record_property("longest_pause_s", f"{recovered_s:.2f}")
     assert recovered_s < FAILOVER_S
@@ -91,11 +90,6 @@ def test_h2o_reforms_after_the_loss_of_a_node(platform: Platform, record_propert
     record_property("reformed_after_s", f"{time.monotonic() - began:.1f}")
     assert time.monotonic() - began < REFORMED_S
     assert eventually("they agree", 60, lambda: _epoch(platform)) > epoch
-
-
-def _longest_pause(acknowledged: list[Operation], since: float) -> float:
-    times = [since, *(operation.ended for operation in acknowledged)]
-    return max(after - before for before, after in itertools.pairwise(times))
 
 
 def _pod(platform: Platform, name: str) -> dict[str, Any]:

@@ -10,15 +10,20 @@ import pytest
 from tests.kubernetes.load import running
 from tests.kubernetes.platform import Platform, eventually, ready
 
+TOLD = ("api-", "mage-", "migrate-")
+"""Who must know every shard, and has new pods for it."""
+
 pytestmark = pytest.mark.usefixtures("model")
 
 
 def test_one_more_replica_adds_just_that(platform: Platform) -> None:
     api = platform.plan.topology.api
     larger = platform.with_topology(api=api.model_copy(update={"replicas": api.replicas + 1}))
+    # an autoscaler that scaled down before lets its last pod drain
+    eventually("as many as before", 120, lambda: len(_standing(platform)) == len(platform.pods("api")) == api.replicas)
     before = platform.identities()
     larger.apply(_without_jobs(larger))
-    eventually("one more replica", 120, lambda: len([p for p in platform.pods("api") if ready(p)]) > api.replicas)
+    eventually("one more replica", 120, lambda: len(_standing(platform)) == api.replicas + 1)
     after = platform.identities()
     assert _changed(before, after) == {"horizontalpodautoscalers/api", "deployments/api"}
     assert len([name for name in after.keys() - before.keys() if name.startswith("pods/api-")]) == 1
@@ -41,18 +46,28 @@ def test_one_more_shard_is_made_and_told_to_those_who_must_know(
         wider.run(migrate)
         platform.rolled_out("deployment/api")
     after = platform.identities()
-    assert _changed(before, after) <= {"deployments/api", "horizontalpodautoscalers/api", "jobs/migrate"}
+    assert _changed(before, after) <= {
+        "deployments/api",
+        "deployments/mage",
+        "horizontalpodautoscalers/api",
+        "jobs/migrate",
+    }
     made = {name.rpartition("/")[2] for name in after.keys() - before.keys()}
-    assert {name for name in made if not name.startswith(("api-", "migrate-"))} == {
+    assert {name for name in made if not name.startswith(TOLD)} == {
         new,
         *(f"{new}-{i}" for i in range(3)),
     }
     gone = before.keys() - after.keys()
-    assert all(name.startswith(("pods/api-", "pods/migrate-")) for name in gone)
+    assert all(name.removeprefix("pods/").startswith(TOLD) for name in gone)
     bad = load.bad(after=0.0)
     record_property("operations_meanwhile", len(load.operations))
     assert bad == []
     assert load.lost(platform) == set()
+
+
+def _standing(platform: Platform) -> list[dict[str, Any]]:
+    """Ready replicas that stay."""
+    return [pod for pod in platform.pods("api") if ready(pod) and "deletionTimestamp" not in pod["metadata"]]
 
 
 def _without_jobs(platform: Platform) -> list[dict[str, Any]]:
