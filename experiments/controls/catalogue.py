@@ -243,6 +243,8 @@ CONTROLS: Final[tuple[Control, ...]] = (
         insertions=(Insertion("before", "undisturbed load", "watchdogs_off", ENVIRONMENT),),
         undo=(("watchdogs_on", ENVIRONMENT),),
         expected={"breaker-open": Verdict.FALSE, "bad-predictions": Verdict.TRUE, "back": Verdict.TRUE},
+        # what is left, the edge's own checks, needs 0.85 to 1.05 s, on either side of the bound
+        may=frozenset({"out-of-rotation"}),
         exit_code=1,
     ),
     Control(
