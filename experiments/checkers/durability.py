@@ -127,19 +127,6 @@ def _settle_key(account: Account, key: int, attempts: list[Write], value: int | 
 def lost_writes(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
     """Acknowledged writes that are missing in the final reads, or there with a value that an older write gave."""
     accounts, doubt = accounts_of(history, evidence, run)
-    acknowledged = sum(account.acknowledged for account in accounts.values())
-    lost = [entry for account in accounts.values() for entry in account.lost]
-    out_of = count(acknowledged, "write")
-    if lost:
-        reason = f"{count(len(lost), 'acknowledged write')} of {acknowledged:,} not found at the end"
-        return measured(
-            promise,
-            len(lost),
-            n=acknowledged,
-            out_of=out_of,
-            reason=reason,
-            evidence=(lost_exhibit(history, lost, run),),
-        )
     near = _acknowledged_near_fault(history, run)
     doubt = doubt or doubt_fault(evidence, run)
     if doubt is None and near < MIN_AROUND_FAULT:
@@ -147,9 +134,23 @@ def lost_writes(history: History, evidence: Evidence, promise: Promise, run: Run
             f"only {count(near, 'write')} acknowledged by whom the fault struck within "
             f"{AROUND_NS // NS_PER_S} s of the fault; {MIN_AROUND_FAULT} are needed"
         )
+    return judged_lost(history, accounts, doubt, promise, run, among=f", {near:,} of them from around the fault")
+
+
+def judged_lost(
+    history: History, accounts: dict[int, Account], doubt: str | None, promise: Promise, run: RunRecord, *, among: str
+) -> Finding:
+    """What the accounts say is lost, whatever is doubted; that nothing is only without a doubt."""
+    acknowledged = sum(account.acknowledged for account in accounts.values())
+    lost = [entry for account in accounts.values() for entry in account.lost]
+    out_of = count(acknowledged, "write")
+    if lost:
+        reason = f"{count(len(lost), 'acknowledged write')} of {acknowledged:,} not found at the end"
+        shown = (_lost(history, lost, run),)
+        return measured(promise, len(lost), n=acknowledged, out_of=out_of, reason=reason, evidence=shown)
     if doubt:
         return unknown(promise, doubt, value=0 if accounts else None, n=acknowledged, out_of=out_of)
-    reason = f"every one of {acknowledged:,} acknowledged writes was read back, {near:,} of them from around the fault"
+    reason = f"every one of {acknowledged:,} acknowledged writes was read back{among}"
     return measured(promise, 0, n=acknowledged, out_of=out_of, reason=reason)
 
 
@@ -221,7 +222,7 @@ def _acknowledged_near_fault(history: History, run: RunRecord) -> int:
     return min((int((near & (history.shard == shard)).sum()) for shard in shards), default=0)
 
 
-def lost_exhibit(history: History, lost: list[tuple[Write, int, int | None]], run: RunRecord) -> Exhibit:
+def _lost(history: History, lost: list[tuple[Write, int, int | None]], run: RunRecord) -> Exhibit:
     zero = run.fault.t_ns if run.fault is not None else int(history.start_ns.min(initial=0))
     in_order = sorted(lost, key=lambda entry: entry[0].end_ns)
     rows = tuple(

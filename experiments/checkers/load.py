@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from experiments.checkers.availability import MIN_OPERATIONS
-from experiments.checkers.durability import accounts_of, lost_exhibit
+from experiments.checkers.durability import accounts_of, judged_lost
 from experiments.checkers.fault import NS_PER_MS, NS_PER_S, attempted_on_time, client_ran
 from experiments.checkers.finding import Exhibit, Finding, Verdict, count, measured, unknown
 from experiments.checkers.machine import machine_ran
@@ -77,15 +77,6 @@ def lost_under_load(history: History, evidence: Evidence, promise: Promise, run:
     """Acknowledged writes that are missing in the final reads, where no fault excuses anything."""
     accounts, doubt = accounts_of(history, evidence, run)
     acknowledged = sum(account.acknowledged for account in accounts.values())
-    lost = [entry for account in accounts.values() for entry in account.lost]
-    out_of = count(acknowledged, "write")
-    if lost:
-        reason = f"{count(len(lost), 'acknowledged write')} of {acknowledged:,} not found at the end"
-        shown = (lost_exhibit(history, lost, run),)
-        return measured(promise, len(lost), n=acknowledged, out_of=out_of, reason=reason, evidence=shown)
     if doubt is None and acknowledged < MIN_WRITES:
-        doubt = f"only {out_of} acknowledged; {MIN_WRITES} are needed"
-    if doubt:
-        return unknown(promise, doubt, value=0 if accounts else None, n=acknowledged, out_of=out_of)
-    reason = f"every one of {acknowledged:,} acknowledged writes was read back"
-    return measured(promise, 0, n=acknowledged, out_of=out_of, reason=reason)
+        doubt = f"only {count(acknowledged, 'write')} acknowledged; {MIN_WRITES} are needed"
+    return judged_lost(history, accounts, doubt, promise, run, among="")
