@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.table import Table
 from benchmarks import chart, contest, judged, page, results, rivals, stack
 from benchmarks.measured import BenchmarkError
 from benchmarks.platform import Platform, running
+from experiments.commit import commit
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 ENVIRONMENTS: Final = ROOT / ".bench"
@@ -35,7 +35,7 @@ def main() -> int:
         page.require(options.out / PAGE, parts)
         rivals.install(ENVIRONMENTS)
         with running(ENVIRONMENTS / "platform", keep=options.keep) as platform:
-            where = results.where(_commit())
+            where = results.where(commit() or "unknown")
             if options.part != "stack":
                 _peers(platform, options, where)
             if options.part != "peers":
@@ -101,17 +101,6 @@ def _conclude(
         judgement.add_row(mark, promise.text, promise.measured, promise.word)
     console.print(judgement)
     page.fill(options.out / PAGE, PARTS[part], where, grid, promises)
-
-
-def _commit() -> str:
-    """Of this checkout; `+` when it holds what no commit does."""
-    done = subprocess.run(
-        ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--exclude=*"],  # noqa: S607 - git of the PATH
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ READY_S: Final = 60.0
 POLL_S: Final = 0.1
 END_S: Final = 10.0
 KB_PER_MB: Final = 1024
-USER_FIELD: Final = 11
-"""utime's place in /proc/PID/stat after the parenthesis that ends the name; stime comes after it."""
+CPU_FIELDS: Final = slice(11, 15)
+"""utime, stime, cutime and cstime in /proc/PID/stat, counted from the parenthesis that ends the name (proc(5))."""
 
 
 @contextlib.contextmanager
@@ -67,14 +67,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time that the process has used, user and system, all threads."""
+    """CPU time that the process has used, user and system, all threads, with that of its ended children."""
     return parse_cpu(Path(f"/proc/{pid}/stat").read_text()) / os.sysconf("SC_CLK_TCK")
 
 
 def parse_cpu(stat: str) -> int:
     """Clock ticks, from the one line of /proc/PID/stat; the name in it may hold anything."""
-    fields = stat.rpartition(")")[2].split()
-    return int(fields[USER_FIELD]) + int(fields[USER_FIELD + 1])
+    return sum(map(int, stat.rpartition(")")[2].split()[CPU_FIELDS]))
 
 
 def memory_mb(pid: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from benchmarks.measured import US_PER_S, Measured
 from benchmarks.platform import Platform
 from benchmarks.processes import cpu_seconds, memory_mb
 from infra.local.environment import LocalEnvironment
+from infra.local.processes import with_descendants
 
 RATES: Final = (250, 500, 1_000, 2_000, 3_000, 4_000, 5_000)
 CLIENTS: Final = 20
@@ -89,7 +91,10 @@ def _wrk(target: load.Target, seconds: float, rate: int) -> Measured:
 
 
 class _Meter:
-    """CPU seconds so far, by part: replicas, edge, cache, the client's processes that have ended, and the rest."""
+    """CPU seconds so far, by part: replicas, edge, cache, the client's processes that have ended, and the rest.
+
+    A member's children are in it: the edge's worker and Postgres' backends are where their work is done.
+    """
 
     def __init__(self, platform: Platform) -> None:
         self._pids = _pids(platform)
@@ -98,12 +103,14 @@ class _Meter:
         spent = {"replicas": 0.0, "edge": 0.0, "redis": 0.0, "others": 0.0}
         for name, pid in self._pids.items():
             part = {"api": "replicas", "edge": "edge", "redis": "redis"}.get(name.split("-")[0], "others")
-            spent[part] += cpu_seconds(pid)
+            for process in with_descendants((pid,)):
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # ended: its parent has its time
+                    spent[part] += cpu_seconds(process.pid)
         children = resource.getrusage(resource.RUSAGE_CHILDREN)
         return {**spent, "client": children.ru_utime + children.ru_stime}
 
 
 def _pids(platform: Platform) -> dict[str, int]:
-    """Of every member that runs. A Postgres member's is its postmaster's launcher: its backends are not in it."""
+    """Of every member that runs."""
     members = LocalEnvironment(platform.plan).endpoints().members
     return {member.name: member.pid for member in members if member.pid is not None}

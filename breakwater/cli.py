@@ -167,6 +167,7 @@ def load(environment: str, months: str) -> None:
     plan = local_plan(environment)
     chosen = _months(months)
     with runtime.locked(plan), Steps() as steps:
+        runtime.demand_up(plan)
         workloads.load(plan, steps, months=chosen)
 
 
@@ -195,6 +196,7 @@ def train(environment: str, seed: int) -> None:
 
     plan = local_plan(environment)
     with runtime.locked(plan), Steps() as steps:
+        runtime.demand_up(plan)
         if workloads.train_model(plan, steps, seed=seed).promoted:
             workloads.wait_serving(plan, steps)
 
@@ -309,9 +311,19 @@ def check(run_dir: Path, quiet: bool, as_json: bool) -> None:
 @click.argument("names", nargs=-1)
 @click.option("--seed", default=None, type=click.IntRange(0))
 @click.option("--out", default="runs/controls", show_default=True, type=click.Path(path_type=Path, file_okay=False))
-def controls(environment: str, names: tuple[str, ...], seed: int | None, out: Path) -> None:
+@click.option(
+    "--rows",
+    default="docs/results",
+    show_default=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of controls.csv: a row for each promise that a control names.",
+)
+def controls(environment: str, names: tuple[str, ...], seed: int | None, out: Path, rows: Path) -> None:
     """Put known defects in and see that the suite detects each. Exit code 0 when it does."""
     from breakwater import verification
+    from breakwater.rows import append_control
+    from experiments.controls.catalogue import expectations
+    from experiments.report import terminal
     from infra.local import runtime
     from infra.stack import local_plan
 
@@ -322,8 +334,10 @@ def controls(environment: str, names: tuple[str, ...], seed: int | None, out: Pa
         sign = "[red]■[/]" if result.disagreements else "[green]●[/]"
         said = f"verdict {judgement.verdict.value}, exit {judgement.exit_code}"
         steps.note_line(f"{sign} {result.control.name:<16} {result.control.title}  [dim]{said}[/]")
+        terminal.expected(console, expectations(result.control, judgement))
         for line in result.disagreements:
-            steps.note_line(f"    {line}")
+            steps.note_line(f"    {escape(line)}")
+        append_control(rows / "controls.csv", result)
 
     with runtime.locked(plan), Steps() as steps:
         results = verification.controls(

@@ -39,7 +39,7 @@ def preflight(environment: str) -> None:
     plan = KubernetesPlan(topology_of(environment))
     cluster = Cluster.of(plan.settings.context, plan.namespace)
     before.demand_room(plan, cluster)
-    before.demand_quota(plan, cluster, rendering.manifests(plan))
+    before.demand_quota(plan, cluster, lambda: before.requests(rendering.manifests(plan)))
     console.print(f"the cluster of context {cluster.context} can take {environment}", soft_wrap=True)
 
 

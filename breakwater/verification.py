@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from experiments import run as runs
-from experiments.checkers.finding import Verdict, merge
+from experiments.checkers.finding import merge
 from experiments.controls.catalogue import CONTROLS, Control, disagreements, seeded
 from experiments.errors import ScenarioError
 from experiments.lint import problems
@@ -76,10 +76,7 @@ def all_scenarios() -> list[tuple[Path, Scenario]]:
 
 def load_test(profile: ProfileName, seconds: float | None) -> Scenario:
     """The load test, as long as somebody says or as its profile lasts by itself."""
-    scenario = Scenario.read(LOAD_TEST)
-    own = scenario.breakwater
-    load = own.load.model_copy(update={"baseline_s": PROFILES[profile].seconds if seconds is None else seconds})
-    return scenario.model_copy(update={"extensions": (own.model_copy(update={"load": load}),)})
+    return Scenario.read(LOAD_TEST).with_load(baseline_s=PROFILES[profile].seconds if seconds is None else seconds)
 
 
 def new_seed() -> int:
@@ -103,16 +100,9 @@ def exit_code(finished: Sequence[Finished]) -> int:
     return EXIT_CODES[merge(entry.judgement.verdict for entry in finished)]
 
 
-def verdict(finished: Sequence[Finished]) -> Verdict:
-    return merge(entry.judgement.verdict for entry in finished)
-
-
 def shortened(scenario: Scenario) -> Scenario:
     """The same scenario with short phases; its promises stay as they are."""
-    own = scenario.breakwater
-    phases = {"baseline_s": SHORT_PHASE_S, "fault_s": SHORT_PHASE_S, "recovery_s": SHORT_PHASE_S}
-    load = own.load.model_copy(update=phases)
-    return scenario.model_copy(update={"extensions": (own.model_copy(update={"load": load}),)})
+    return scenario.with_load(baseline_s=SHORT_PHASE_S, fault_s=SHORT_PHASE_S, recovery_s=SHORT_PHASE_S)
 
 
 def controls(

@@ -9,12 +9,16 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from pydantic import JsonValue
+
 from experiments.checkers import CHECKERS
 from experiments.scenario import Activity, Given, Scenario
 
 OURS: Final = "experiments."
 """Only our own functions keep deadlines and leave records."""
 REFERENCE: Final = re.compile(r"\$\{([^}]*)\}")
+ALONE: Final[JsonValue] = {"name": "breakwater", "provider": {"type": "python", "module": "experiments.alone"}}
+"""The control that `chaos run` on the file alone goes by."""
 
 
 def problems(scenario: Scenario) -> list[str]:
@@ -23,10 +27,12 @@ def problems(scenario: Scenario) -> list[str]:
     found = [problem for activity in activities for problem in _function(activity)]
     names = [activity.name for activity in activities]
     found += [f"two activities are called {name!r}" for name in sorted({n for n in names if names.count(n) > 1})]
-    found += list(_references(scenario))
+    found += [*_references(scenario), *_alone(scenario)]
     for promise in scenario.breakwater.promises:
         if promise.checker not in CHECKERS:
             found.append(f"promise {promise.id} names checker {promise.checker!r}, which does not exist")
+        if not promise.why:
+            found.append(f"promise {promise.id} does not say why it is promised, and why with this bound")
     return found
 
 
@@ -53,8 +59,8 @@ def _function(activity: Activity) -> Iterator[str]:
 
 
 def _references(scenario: Scenario) -> Iterator[str]:
-    """Every `${...}` is the runner's, the file's own configuration, or given by each variant."""
-    known = set(Given.__annotations__) | set(scenario.configuration)
+    """Every `${...}` is the runner's or given by each variant."""
+    known = set(Given.__annotations__)
     for variant, settings in scenario.breakwater.variants.items():
         hidden = sorted(settings.keys() & known)
         if hidden:
@@ -66,3 +72,23 @@ def _references(scenario: Scenario) -> Iterator[str]:
             lacking = [v for v, settings in scenario.breakwater.variants.items() if name not in settings]
             if lacking:
                 yield f"{activity.name!r} refers to ${{{name}}}, which nobody gives in variant {', '.join(lacking)}"
+
+
+def _alone(scenario: Scenario) -> Iterator[str]:
+    """`chaos run` alone has all that the runner would give, with phases and first variant as they are, and its control.
+
+    A load test is as long as somebody says, so it is no file to be run by itself and has neither.
+    """
+    own = scenario.breakwater
+    variant, settings = next(iter(own.variants.items()))
+    stated, controls = scenario.configuration, [] if own.faults is None else [ALONE]
+    wanted = set() if own.faults is None else {*Given.__annotations__, *settings}
+    if lacking := sorted(wanted - stated.keys()):
+        yield f"configuration lacks {', '.join(lacking)}"
+    if strange := sorted(stated.keys() - wanted):
+        yield f"configuration gives {', '.join(strange)}, which neither the runner nor variant {variant} gives"
+    for name, value in {**own.load.phases, **settings}.items():
+        if name in stated and stated[name] != value:
+            yield f"configuration gives {name} as {stated[name]}, which is {value}"
+    if scenario.controls != controls:
+        yield f"controls must be {json.dumps(controls)}"

@@ -1,6 +1,7 @@
 """What a run shows while it goes on: its phase, the rate achieved, p99 and bad operations, from what clients flushed.
 
-Only new bytes are read, once a second: whoever watches must not cost what is measured.
+Only new bytes are read, once a second: whoever watches must not cost what is measured. Beside the numbers stands how
+busy the clients' machine was, and what of its processors its host gave to others: a slow answer may be the machine's.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from loadtests.record import SCHEMA, Error
 from services.contracts.events import Event
 
 EVERY_S: Final = 1.0
+STAT: Final = Path("/proc/stat")
+PERCENT: Final = 100
 WARM_UP: Final = "warm-up"
 PHASES: Final = {
     ("run", "load_started"): WARM_UP,
@@ -42,12 +45,36 @@ PHASES: Final = {
 Tell = Callable[[str], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Processors:
+    """What this machine's processors did since it started, in ticks of the kernel (proc(5), /proc/stat)."""
+
+    idle: int = 0
+    stolen: int = 0
+    total: int = 0
+
+    @classmethod
+    def now(cls) -> Processors:
+        user, nice, system, idle, waiting, irq, softirq, stolen = map(int, STAT.read_text().split()[1:9])
+        return cls(idle + waiting, stolen, user + nice + system + idle + waiting + irq + softirq + stolen)
+
+    def since(self, before: Processors) -> str:
+        """`cpu 62 %`, with what the host took where it took any; nothing before the first tick."""
+        ticks = self.total - before.total
+        if ticks <= 0:
+            return ""
+        busy, stolen = ticks - (self.idle - before.idle), self.stolen - before.stolen
+        taken = f", {PERCENT * stolen / ticks:.0f} % stolen" if PERCENT * stolen >= ticks else ""
+        return f"   cpu {PERCENT * busy / ticks:.0f} %{taken}"
+
+
 @dataclass(slots=True)
 class Meter:
     """Numbers of one phase, to within a flush. Latencies count from the scheduled time, as the judge's do."""
 
     phase: str
     began_ns: int
+    before: Processors
     sent: int = 0
     bad: int = 0
     latencies: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = field(default_factory=list)
@@ -61,15 +88,15 @@ class Meter:
         self.bad += int((sent & ~good).sum())
         self.latencies.append((columns["end_ns"] - columns["sched_ns"])[sent])
 
-    def line(self, now_ns: int, scheduled: float) -> str:
-        """`baseline 12 s   338/s of 340/s   p99 11 ms   0 bad`; before the first flush only the phase."""
+    def line(self, now_ns: int, scheduled: float, processors: Processors) -> str:
+        """`baseline 12 s   338/s of 340/s   p99 11 ms   0 bad   cpu 62 %`; before the first flush only the phase."""
         seconds = (now_ns - self.began_ns) / NS_PER_S
         if not self.sent:
             return f"{self.phase} {seconds:.0f} s"
         p99_ms = float(np.percentile(np.concatenate(self.latencies), 99)) / NS_PER_MS
         rate = self.sent / seconds if seconds > 0 else 0.0
         numbers = f"{rate:,.0f}/s of {scheduled:,.0f}/s   p99 {p99_ms:.0f} ms   {self.bad:,} bad"
-        return f"{self.phase} {seconds:.0f} s   {numbers}"
+        return f"{self.phase} {seconds:.0f} s   {numbers}{processors.since(self.before)}"
 
 
 class Tail:
@@ -97,9 +124,19 @@ class Tail:
 class Progress:
     """Follows one run directory. `tell` gets a line each second, `passed` one line for each phase that ended."""
 
-    def __init__(self, run_dir: Path, rate: float, course: Course, tell: Tell, passed: Tell) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        rate: float,
+        course: Course,
+        tell: Tell,
+        passed: Tell,
+        *,
+        processors: Callable[[], Processors] = Processors.now,
+    ) -> None:
         """`rate`: operations a second of all streams together, which `course` changes over time."""
         self._run_dir = run_dir
+        self._processors = processors
         self._rate, self._course = rate, course
         self._tell, self._passed = tell, passed
         self._tails: dict[Path, Tail] = {}
@@ -126,13 +163,14 @@ class Progress:
     def _line(self, meter: Meter, now_ns: int) -> str:
         """With the rate that was scheduled on average since the phase began."""
         seconds = max(now_ns - meter.began_ns, 1) / NS_PER_S
-        return meter.line(now_ns, self._rate * self._course.amount(meter.began_ns, now_ns) / seconds)
+        scheduled = self._rate * self._course.amount(meter.began_ns, now_ns) / seconds
+        return meter.line(now_ns, scheduled, self._processors())
 
     def _turn(self, event: Event) -> None:
         phase = PHASES.get((event.source, event.kind))
         if phase is not None and phase != (self._meter.phase if self._meter is not None else None):
             self.end(event.t_ns)
-            self._meter = Meter(phase, event.t_ns)
+            self._meter = Meter(phase, event.t_ns, self._processors())
 
     def _new_events(self) -> list[Event]:
         path = self._run_dir / EVENTS_FILE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -37,6 +38,10 @@ class WallAnchor(Strict):
 
     monotonic_ns: int
     unix_ns: int
+
+    @classmethod
+    def now(cls) -> WallAnchor:
+        return cls(monotonic_ns=time.monotonic_ns(), unix_ns=time.time_ns())
 
     def unix_ns_at(self, t_ns: int) -> int:
         return self.unix_ns + t_ns - self.monotonic_ns
@@ -73,10 +78,12 @@ class Rates(Strict):
     write: Annotated[float, Field(ge=0)]
     write_api: Annotated[float, Field(ge=0)]
     read: Annotated[float, Field(ge=0)]
+    read_api: Annotated[float, Field(ge=0)] = 0
+    """Runs of before had no such readers."""
 
     def total(self, shards: int) -> float:
         """All streams together."""
-        return self.predict + shards * (self.write + self.write_api + self.read)
+        return self.predict + shards * (self.write + self.write_api + self.read + self.read_api)
 
 
 class ProcessId(Strict):
@@ -137,6 +144,8 @@ class RunRecord(Strict):
     clock_id: str
     wall_anchor: WallAnchor
     commit: str | None
+    versions: dict[str, str] = Field(default_factory=dict)
+    """Of what ran the experiment and of the platform's servers or images; runs of before had none."""
     members: tuple[str, ...]
     shards: tuple[ShardRecord, ...]
     rates: Rates
@@ -170,6 +179,11 @@ class RunRecord(Strict):
     def faults(self) -> tuple[FaultRecord, ...]:
         """All that was done; none when nothing was."""
         return () if self.fault is None else (self.fault, *self.also)
+
+    @property
+    def replicas(self) -> tuple[str, ...]:
+        """The API's, by name."""
+        return tuple(name for name in self.members if name.startswith("api-"))
 
     @property
     def struck_shards(self) -> frozenset[int]:

@@ -7,6 +7,7 @@ import datetime
 import itertools
 import json
 import os
+import platform
 import secrets
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from experiments import history, probes
 from experiments.commit import commit
 from experiments.evidence import EVENTS_FILE, JOURNAL_FILE
 from experiments.faults.written import read_faults
-from experiments.logs import collect_logs
+from experiments.logs import affected, collect_logs
 from experiments.planning import LEAD_S, PreflightFailed, demand_leave, demand_model, slot_map_of, write_plan
 from experiments.probes.final_reads import final_reads
 from experiments.probes.loops import note_loops
@@ -30,6 +31,7 @@ from experiments.record import Rates, RunRecord, ShardRecord, WallAnchor, Window
 from experiments.scenario import Given, Scenario
 from infra.environment import Environment, EnvironmentFault, FaultRefused
 from infra.stack import open_environment, topology_of
+from infra.versions import UNKNOWN, of_package
 from loadtests import launch
 from loadtests.plan import LoadPlan
 from loadtests.plan import Rates as LoadRates
@@ -49,6 +51,8 @@ HEALTHY_S: Final = 90.0
 """An earlier fault's last effects (a member rejoining, a standby entering the quorum) take 2 or 3 loops of 5 s; the H2O
 cloud and Mage, which `up` does not wait for, up to a minute on a crowded machine."""
 POLL_S: Final = 0.1
+CLOCK_STEP_S: Final = 0.1
+"""A clock that NTP only slews, by 0.05 %, moves by 0.09 s in the longest preflight."""
 MIN_FREE_BYTES: Final = 500 * 1024**2
 LATEST: Final = "latest"
 ENV: Final = "/usr/bin/env"
@@ -87,10 +91,30 @@ class Order:
         return load.baseline_s if self.is_load_test else load.warm_up_s + load.longest_s + SLACK_S
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A run that has all but its experiment, which may begin."""
+
+    directory: Path
+    record: RunRecord
+    environment: Environment
+
+
 def run(order: Order, tell: Tell = lambda _: None, passed: Tell = lambda _: None) -> Path:
     """Carry out one run and return its directory, complete but not judged.
 
     `tell` gets a line with the present numbers each second, `passed` one line for each phase that is over.
+    Raises as `recorded` does.
+    """
+    with recorded(order, tell, passed) as begun:
+        _experiment(order, begun.directory, begun.record, begun.environment.experiment_lock())
+    return begun.directory
+
+
+@contextlib.contextmanager
+def recorded(order: Order, tell: Tell = lambda _: None, passed: Tell = lambda _: None) -> Iterator[Begun]:
+    """Everything of a run but its experiment, which the caller carries out inside; `run` says what is told.
+
     Raises PreflightFailed before anything was touched. An interruption ends load, heals the environment, keeps what
     was recorded (`completed` false) and is raised again.
     """
@@ -133,7 +157,7 @@ def run(order: Order, tell: Tell = lambda _: None, passed: Tell = lambda _: None
                 events.append(Event.now("run", "load_test_started" if order.is_load_test else "load_started"))
                 time.sleep(load.warm_up_s)
             note_loops(environment, events, "before")
-            _experiment(order, directory, record, environment.experiment_lock())
+            yield Begun(directory, record, environment)
             note_loops(environment, events, "after")
             plan.stop_file.touch()
         tell("final reads")
@@ -152,18 +176,19 @@ def run(order: Order, tell: Tell = lambda _: None, passed: Tell = lambda _: None
         notes = _collect(environment, directory, record)
         history.merge(directory)
         final = _last_record(directory, record, completed)
-        logs, without = _logs(environment, _beside_the_fault(final))
+        told = [event for event in read_events(directory / EVENTS_FILE) if event.source in {"run", "fault"}]
+        logs, without = _logs(environment, affected(final, told))
         final = final.model_copy(update={"notes": (*notes, *without)})
         final.write(directory)
-        collect_logs(directory, final, logs)
-    return directory
+        collect_logs(directory, final, told, logs)
 
 
 def _preflight(order: Order, environment: Environment) -> SlotMap:
     """Everything that must be true before the first packet of load; returns the slot map in force."""
+    began = WallAnchor.now()
     topology = topology_of(order.environment)
     order.scenario.promises_of(order.variant)
-    _demand_faults(order, environment)
+    demand_faults(order, environment)
     try:
         environment.wait_ready(timeout_s=HEALTHY_S)
     except EnvironmentFault as error:
@@ -180,10 +205,12 @@ def _preflight(order: Order, environment: Environment) -> SlotMap:
     disk = os.statvfs(order.out)
     if disk.f_bavail * disk.f_frsize < MIN_FREE_BYTES:
         raise PreflightFailed(f"{order.out} has less than {MIN_FREE_BYTES // 1024**2} MB free; nothing was done")
-    return slot_map_of(environment, order.environment)
+    found = slot_map_of(environment, order.environment)
+    _demand_unset_clock(began, WallAnchor.now())
+    return found
 
 
-def _demand_faults(order: Order, environment: Environment) -> None:
+def demand_faults(order: Order, environment: Environment) -> None:
     """PreflightFailed when the variant's faults may not act on their components here, or cannot be done."""
     faults = order.scenario.breakwater.faults
     if faults is None:
@@ -197,6 +224,20 @@ def _demand_faults(order: Order, environment: Environment) -> None:
     missing = {*faults.capabilities, *faults.variants.get(order.variant, ())} - environment.capabilities()
     if missing:
         raise PreflightFailed(f"{order.environment} cannot {' or '.join(sorted(missing))}; nothing was done")
+
+
+def _demand_unset_clock(before: WallAnchor, after: WallAnchor) -> None:
+    """PreflightFailed when the wall clock was set meanwhile, as after a sleep of the machine or by NTP's first answers.
+
+    Durations are monotonic and do not mind. What standbys say of their age, and dates, go by the wall clock. That it is
+    right is not asked: all of a local environment shares it.
+    """
+    stepped_s = (after.unix_ns - before.unix_ns_at(after.monotonic_ns)) / NS
+    if abs(stepped_s) > CLOCK_STEP_S:
+        raise PreflightFailed(
+            f"the wall clock was set by {stepped_s:+.1f} s during preflight; wait until nothing sets it any more "
+            "(`timedatectl`); nothing was done"
+        )
 
 
 def _wait_redundant(order: Order, environment: Environment) -> None:
@@ -254,8 +295,9 @@ def _first_record(order: Order, environment: Environment) -> RunRecord:
         variant=order.variant,
         seed=order.seed,
         clock_id=monotonic_clock_id(),
-        wall_anchor=WallAnchor(monotonic_ns=time.monotonic_ns(), unix_ns=time.time_ns()),
+        wall_anchor=WallAnchor.now(),
         commit=commit(),
+        versions=_versions(environment),
         members=members,
         shards=shards,
         rates=rates,
@@ -263,6 +305,20 @@ def _first_record(order: Order, environment: Environment) -> RunRecord:
         fault=None,
         completed=False,
     )
+
+
+def _versions(environment: Environment) -> dict[str, str]:
+    """Of what runs the experiment, then of the platform; one that cannot be told says why, and fails no run."""
+    own = {
+        "breakwater": of_package("breakwater"),
+        "Python": platform.python_version(),
+        "Chaos Toolkit": of_package("chaostoolkit"),
+        "Locust": of_package("locust"),
+    }
+    try:
+        return {**own, **environment.versions()}
+    except EnvironmentFault as error:
+        return {**own, "platform": f"{UNKNOWN}: {error}"}
 
 
 def ends_with_us(number: signal.Signals) -> tuple[str, ...]:
@@ -325,6 +381,7 @@ def _experiment(order: Order, directory: Path, record: RunRecord, lock: Path) ->
     It holds `lock` itself: should this process be killed, nobody heals while an action still ends.
     """
     document: dict[str, Any] = order.scenario.document()
+    document["controls"] = []  # of `chaos run` alone: this process does what they would
     profile = order.scenario.breakwater.load
     given = Given(
         environment=order.environment,
@@ -399,14 +456,6 @@ def _logs(environment: Environment, members: Sequence[str]) -> tuple[dict[str, t
         except EnvironmentFault as error:
             without.append(f"no logs of {member}: {error}")
     return found, without
-
-
-def _beside_the_fault(record: RunRecord) -> list[str]:
-    """Whose logs tell of the fault: every shard's members, or the struck member and the edge that routes."""
-    if record.fault is None or record.struck_shards:
-        return [name for shard in record.shards for name in shard.members]
-    struck = {fault.member for fault in record.faults}
-    return [name for name in record.members if name in struck or name.startswith("edge-")]
 
 
 def _last_record(directory: Path, record: RunRecord, completed: bool) -> RunRecord:

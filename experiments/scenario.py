@@ -32,6 +32,9 @@ class Promise(Strict):
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     title: str
+    why: str | None = None
+    """One sentence: why it is promised, and why with this bound. None in runs that were stored before it was asked for;
+    the linter wants it of every file."""
     checker: str
     target: float
     unit: str
@@ -83,7 +86,13 @@ class LoadProfile(Strict):
     @property
     def longest_s(self) -> float:
         """All phases after the warm-up, if each lasts as long as it may."""
-        return self.baseline_s + self.settle_s + self.fault_s + self.recovery_s
+        return sum(self.phases.values())
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """Seconds of each phase after the warm-up, as `${...}` of the method names it."""
+        names = ("baseline_s", "settle_s", "fault_s", "recovery_s")
+        return {name: getattr(self, name) for name in names}
 
 
 class Faults(Strict):
@@ -102,7 +111,7 @@ class Faults(Strict):
         return (self.component,) if isinstance(self.component, str) else self.component
 
 
-Probe = Literal["postgres", "etcd", "machine", "replicas", "h2o", "models"]
+Probe = Literal["postgres", "etcd", "machine", "replicas", "h2o", "models", "pools"]
 """Observers that run beside the load (experiments/probes)."""
 
 
@@ -229,6 +238,12 @@ class Scenario(_Toolkit):
             known = ", ".join(self.breakwater.variants)
             raise ScenarioError(f"{self.breakwater.id} has no variant {variant!r}; it has {known}")
         return tuple(p for p in self.breakwater.promises if p.variants is None or variant in p.variants)
+
+    def with_load(self, **changes: float) -> Scenario:
+        """The same scenario with other numbers in its load; its promises stay as they are."""
+        own = self.breakwater
+        load = own.load.model_copy(update=changes)
+        return self.model_copy(update={"extensions": (own.model_copy(update={"load": load}),)})
 
     @classmethod
     def parse(cls, document: object, where: str) -> Scenario:

@@ -26,6 +26,7 @@ EXIT_CODES: Final = {Verdict.TRUE: 0, Verdict.FALSE: 1, Verdict.UNKNOWN: 2}
 RUN_COMPLETED: Final = Promise(
     id="run-completed",
     title="the run went to its end",
+    why="What a run that was cut off did not come to may have gone wrong.",
     checker="run_completed",
     target=1,
     unit="runs",
@@ -81,6 +82,7 @@ class Judgement:
             "variant": self.run.variant,
             "seed": self.run.seed,
             "commit": self.run.commit,
+            "versions": self.run.versions,
             "verdict": self.verdict.value,
             "exit_code": self.exit_code,
             "promises": [_promise_json(entry) for entry in self.judged],

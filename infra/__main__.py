@@ -15,8 +15,9 @@ sys.path = [str(PROJECT), *(path for path in sys.path if Path(path or ".").resol
 
 from infra.environment import EnvironmentFault  # noqa: E402
 from infra.kubernetes.cluster import Cluster  # noqa: E402
+from infra.kubernetes.needs import needs  # noqa: E402
 from infra.kubernetes.plan import KubernetesPlan  # noqa: E402
-from infra.kubernetes.preflight import demand_room  # noqa: E402
+from infra.kubernetes.preflight import demand_quota, demand_room  # noqa: E402
 from infra.kubernetes.program import deploy, export  # noqa: E402
 from infra.topology import TopologyError, load  # noqa: E402
 
@@ -32,7 +33,9 @@ def main() -> None:
         )
     try:
         plan = KubernetesPlan(load(PROJECT, stack))
-        demand_room(plan, Cluster.of(plan.settings.context, plan.namespace))
+        cluster = Cluster.of(plan.settings.context, plan.namespace)
+        demand_room(plan, cluster)
+        demand_quota(plan, cluster, lambda: needs(PROJECT, stack))
     except (TopologyError, EnvironmentFault) as error:
         raise pulumi.RunError(str(error)) from error
     export(plan, deploy(plan))

@@ -241,6 +241,10 @@ class Environment(Protocol):
         """File whose flock the process of an experiment holds; nobody heals before it is free."""
         ...
 
+    def versions(self) -> Mapping[str, str]:
+        """What the platform runs: each server's version by its own word, or `not known` and why; or each image."""
+        ...
+
     def logs(self, member: str) -> tuple[Path, ...]: ...
 
     def token_file(self) -> Path:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final
 
 CHECK_INTERVAL_MS: Final = 200
@@ -16,19 +17,54 @@ CHECK_TIMEOUT_MS: Final = 400
 """A stalled replica counts as missed; shorter would take out one that merely collects garbage."""
 CHECK: Final = f"check inter {CHECK_INTERVAL_MS}ms fastinter {CHECK_AGAIN_MS}ms fall {CHECK_FALL} rise 1"
 
-EDGE_PROBLEMS: Final = {
-    400: "bad_request",
-    408: "request_timeout",
-    502: "bad_gateway",
-    503: "no_replica",
-    504: "timeout",
-}
-"""What the edge answers by itself, in the same form as the API's own errors."""
+CLIENT_S: Final = 5
+"""For a request's head, and for a prediction's body: as long as a replica waits for any other body."""
+SERVER_S: Final = 10
+"""Nothing but a reload takes a replica longer (services/api/bodies.py)."""
 PREDICT_TIMEOUT_MS: Final = 700
 """A replica that has not answered a prediction by then is asked no longer: another one is (once), with time to answer
 within a second. Shorter would double the work of replicas that are merely busy, just when they are."""
 RELOAD_TIMEOUT_S: Final = 30
 """Preparing (15 s at most), deciding and swapping (5 s): the one request that may take longer than 10 s."""
+
+
+RETRY_AFTER_S: Final = 1
+"""As replicas say it: one that restarts or was blocked is back in rotation within seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeProblem:
+    """RFC 9457, as replicas answer: `detail` says what happened and what to do."""
+
+    code: str
+    detail: str
+
+
+EDGE_PROBLEMS: Final[Mapping[HTTPStatus, EdgeProblem]] = {
+    HTTPStatus.BAD_REQUEST: EdgeProblem("bad_request", "the body is no HTTP: send a well-formed request"),
+    HTTPStatus.NOT_FOUND: EdgeProblem("not_found", "this path is not for clients: see /openapi.json for what is"),
+    HTTPStatus.REQUEST_TIMEOUT: EdgeProblem(
+        "request_timeout", f"the body did not come within {CLIENT_S} s: send it whole, at once"
+    ),
+    HTTPStatus.BAD_GATEWAY: EdgeProblem(
+        "bad_gateway",
+        "a replica broke off before it had answered: repeat it, a write with the same idempotency-key, "
+        "for it may be applied or not",
+    ),
+    HTTPStatus.SERVICE_UNAVAILABLE: EdgeProblem(
+        "no_replica", "no replica takes requests at the moment, and nothing was applied: repeat it after a second"
+    ),
+    HTTPStatus.GATEWAY_TIMEOUT: EdgeProblem(
+        "timeout",
+        "no replica answered in time: repeat it, a write with the same idempotency-key, for it may be applied or not",
+    ),
+}
+"""What the edge answers by itself; docs/errors.md says the same. Before there is a request (a head that is no HTTP, or
+does not come) HAProxy 2.6 speaks words of its own: mux_h1.c knows `http-error` only to be silent."""
+
+INTERNAL: Final = "/chaos /metrics /readyz"
+"""Prefixes of what only somebody who stands beside a replica asks it: faults, and how it is. Decoded before they are
+compared, as a replica decodes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +95,16 @@ def render(edge: EdgeFiles) -> str:
         "    option dontlog-normal",
         "    timeout connect 500ms",
         "    timeout client 30s",
-        "    timeout server 10s",
+        f"    timeout server {SERVER_S}s",
         "    timeout http-keep-alive 30s",
-        "    timeout http-request 5s",
+        f"    timeout http-request {CLIENT_S}s",
         f"    timeout check {CHECK_TIMEOUT_MS}ms",
         "    option http-keep-alive",
         "    http-reuse safe",
         *(
-            f"    http-error status {status} content-type application/problem+json string {_problem(status, code)}"
-            for status, code in EDGE_PROBLEMS.items()
+            f"    http-error status {status} {_problem(status)}"
+            for status in EDGE_PROBLEMS
+            if status is not HTTPStatus.NOT_FOUND  # which HAProxy never answers of itself
         ),
         *edge.sections,
         "frontend edge",
@@ -75,9 +112,8 @@ def render(edge: EdgeFiles) -> str:
         "    option idle-close-on-response",
         f"    bind {edge.bind} ssl crt {edge.certificate} alpn h2,http/1.1",
         "    http-response set-header Strict-Transport-Security max-age=31536000",
-        "    # faults are for who stands beside a replica, not for clients",
-        "    http-request return status 404 content-type application/problem+json string "
-        f"{_problem(404, 'not_found')} if {{ path_beg /chaos }}",
+        "    # what is for who stands beside a replica, not for clients",
+        f"    http-request return status 404 {_problem(HTTPStatus.NOT_FOUND)} if {{ path,url_dec -m beg {INTERNAL} }}",
         "    # without a ready replica the replicas themselves say why; the edge only knows that there is none",
         "    use_backend predict if { path /v1/predict } { nbsrv(predict) gt 0 }",
         "    use_backend anyone if { nbsrv(api) eq 0 }",
@@ -120,7 +156,15 @@ def agent_check(port: int | str) -> str:
     return f"agent-check agent-port {port} agent-inter {CHECK_INTERVAL_MS}ms"
 
 
-def _problem(status: int, code: str) -> str:
-    """RFC 9457, quoted for HAProxy's configuration."""
-    body = {"type": "about:blank", "title": code.replace("_", " "), "status": status, "code": code}
-    return "'" + json.dumps(body) + "'"
+def _problem(status: HTTPStatus) -> str:
+    """Content type, body and headers of the edge's own answer, quoted for HAProxy's configuration."""
+    problem = EDGE_PROBLEMS[status]
+    body = {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": status,
+        "code": problem.code,
+        "detail": problem.detail,
+    }
+    retry = f" hdr Retry-After {RETRY_AFTER_S}" if status is HTTPStatus.SERVICE_UNAVAILABLE else ""
+    return f"content-type application/problem+json string '{json.dumps(body)}'{retry}"

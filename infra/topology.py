@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
+
+from infra.on_kubernetes import Kubernetes
+from infra.strict import Model
 
 PROJECT: Final = "breakwater"
 CONFIG_PREFIX: Final = f"{PROJECT}:"
@@ -38,6 +40,9 @@ API_BASE_MB: Final = 384
 CRON: Final = r"^[\d*/,-]+( [\d*/,-]+){4}$"
 """Minute, hour, day of the month, month, day of the week, as numbers."""
 
+STRUCK_IN_PODS: Final = frozenset({"postgres"})
+"""What faults can act on in pods. Of the others experiments outside see the edge's answers at most."""
+
 Component = Literal["etcd", "postgres", "redis", "h2o", "registry", "api", "edge", "mage"]
 
 
@@ -45,17 +50,11 @@ class TopologyError(Exception):
     """The topology file is missing or says something that cannot work; the message names file and field."""
 
 
-class Model(BaseModel):
-    """Unknown keys are refused: a misspelt setting must never be silently ignored."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
 class Chaos(Model):
     """Where faults may act. Off unless the environment says otherwise."""
 
     enabled: bool = False
-    components: list[Component] = []
+    components: list[Component] = Field(default=[])
 
     def allows(self, component: str) -> bool:
         """True when a fault may act on `component` (`postgres/shard-0` counts as `postgres`)."""
@@ -214,132 +213,6 @@ class Api(Model):
         return self
 
 
-ImageName = Literal["api", "postgres", "etcd", "redis", "h2o", "mage", "edge"]
-IMAGES: Final = get_args(ImageName)
-
-
-class Images(Model):
-    """Where images come from: `registry`/NAME:`tag`, with a digest where one is given.
-
-    `latest` is refused: what runs would then depend on the day a node pulled it.
-    """
-
-    registry: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d+)?(/[a-z0-9._-]+)*$")]
-    tag: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
-    digests: dict[ImageName, Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]] = {}
-
-    @model_validator(mode="after")
-    def _fixed(self) -> Images:
-        if self.tag == "latest":
-            raise ValueError("tag is latest: name the release, so that every node runs the same and a rollback exists")
-        return self
-
-    def reference(self, name: ImageName) -> str:
-        digest = self.digests.get(name)
-        return f"{self.registry}/{name}:{self.tag}{f'@{digest}' if digest else ''}"
-
-
-class Resources(Model):
-    """Of one container. Memory is reserved in full (request = limit), so that a node never has to kill one that keeps
-    to its word; CPU above the request is lent, up to the limit. Millicores and MiB."""
-
-    cpu_m: Annotated[int, Field(ge=10)]
-    cpu_limit_m: Annotated[int, Field(ge=10)]
-    memory_mb: Annotated[int, Field(ge=16)]
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Resources:
-        if self.cpu_m > self.cpu_limit_m:
-            raise ValueError(f"cpu_m {self.cpu_m} is more than cpu_limit_m {self.cpu_limit_m}")
-        return self
-
-
-class Volume(Model):
-    """A persistent volume. `storage_class` None takes the cluster's default."""
-
-    size_gb: Annotated[int, Field(ge=1)]
-    storage_class: Annotated[str, Field(min_length=1)] | None = None
-
-
-class Edge(Model):
-    """How clients reach the platform. `clients` are the networks that may; `hosts` the names its certificate bears."""
-
-    service: Literal["LoadBalancer", "NodePort", "ClusterIP"] = "LoadBalancer"
-    replicas: Annotated[int, Field(ge=2, le=9)] = 2
-    clients: Annotated[list[str], Field(min_length=1)] = ["0.0.0.0/0"]
-    hosts: Annotated[list[str], Field(min_length=1)] = ["localhost"]
-
-    @field_validator("clients")
-    @classmethod
-    def _clients_networks(cls, value: list[str]) -> list[str]:
-        return _networks(value)
-
-
-def _networks(value: list[str]) -> list[str]:
-    for network in value:
-        ipaddress.ip_network(network)  # ValueError says what is wrong
-    return value
-
-
-class Sizes(Model):
-    """What each container may use. H2O's memory stands in `h2o.memory_mb`, whose split is checked there."""
-
-    etcd: Resources = Resources(cpu_m=100, cpu_limit_m=1000, memory_mb=512)
-    postgres: Resources = Resources(cpu_m=250, cpu_limit_m=2000, memory_mb=1024)
-    warden: Resources = Resources(cpu_m=50, cpu_limit_m=500, memory_mb=128)
-    api: Resources = Resources(cpu_m=500, cpu_limit_m=2000, memory_mb=768)
-    edge: Resources = Resources(cpu_m=100, cpu_limit_m=1000, memory_mb=256)
-    h2o_cpu_m: Annotated[int, Field(ge=100)] = 1000
-    registry: Resources = Resources(cpu_m=50, cpu_limit_m=500, memory_mb=192)
-    mage: Resources = Resources(cpu_m=250, cpu_limit_m=2000, memory_mb=2048)
-    job: Resources = Resources(cpu_m=250, cpu_limit_m=2000, memory_mb=2048)
-
-
-class Volumes(Model):
-    """Disks that outlive a pod. `models` is shared: its class must offer ReadWriteMany."""
-
-    etcd: Volume = Volume(size_gb=4)
-    postgres: Volume = Volume(size_gb=20)
-    models: Volume = Volume(size_gb=5)
-    mage: Volume = Volume(size_gb=5)
-
-    @property
-    def storage_classes(self) -> tuple[str, ...]:
-        """Those that the cluster must offer by name."""
-        named = {volume.storage_class for volume in (self.etcd, self.postgres, self.models, self.mage)}
-        return tuple(sorted(name for name in named if name is not None))
-
-
-class Kubernetes(Model):
-    """Only the kubernetes runtime.
-
-    `runners` are the networks from which experiments reach servers directly, as the servers' pods see them: where nodes
-    translate addresses, the nodes' own. Without any, none is reachable from outside, and nothing can be proven there.
-
-    `context` is the one kubeconfig context that this environment may be applied to: never the ambient one.
-    `placement` required: a member waits rather than share a node or crowd a zone; preferred: it starts where it can.
-    `queue_depth_target` scales the API on requests waiting in each replica as well, where a metrics adapter serves
-    `breakwater_api_in_flight`.
-    """
-
-    context: Annotated[str, Field(min_length=1)]
-    namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] | None = None
-    cluster_domain: Annotated[str, Field(pattern=r"^[a-z0-9.-]+$")] = "cluster.local"
-    placement: Literal["required", "preferred"] = "required"
-    images: Images
-    edge: Edge = Edge()
-    sizes: Sizes = Sizes()
-    volumes: Volumes = Volumes()
-    runners: list[str] = []
-    api_cpu_target: Annotated[int, Field(ge=10, le=95)] = 70
-    queue_depth_target: Annotated[int, Field(ge=1)] | None = None
-
-    @field_validator("runners")
-    @classmethod
-    def _runners_networks(cls, value: list[str]) -> list[str]:
-        return _networks(value)
-
-
 class Local(Model):
     """Only the local runtime: every port is `port_base` plus a fixed offset, on 127.0.0.1."""
 
@@ -415,6 +288,12 @@ class Topology(Model):
             raise ValueError(
                 "kubernetes.runners lets experiments reach the servers, but chaos.enabled is false: no experiment runs "
                 "here, so leave it out"
+            )
+        unreached = [component for component in self.chaos.components if component not in STRUCK_IN_PODS]
+        if unreached:
+            raise ValueError(
+                f"chaos.components names {', '.join(unreached)}: on Kubernetes faults act on postgres alone, whose "
+                "members and leader keys experiments reach; nothing else could be judged there, leave it out"
             )
         needed = self.api.jvm_heap_mb + API_BASE_MB
         if self.kubernetes.sizes.api.memory_mb < needed:

@@ -27,8 +27,9 @@ class Process(IntEnum):
 
 
 def http_streams(plan: LoadPlan) -> int:
-    """How many streams go through the edge: predictions, and API writes per shard."""
-    return (plan.rates.predict > 0) + (len(plan.shards) if plan.rates.write_api > 0 else 0)
+    """How many streams go through the edge: predictions, and the API's writes and reads per shard."""
+    of_a_shard = (plan.rates.write_api > 0) + (plan.rates.read_api > 0)
+    return (plan.rates.predict > 0) + len(plan.shards) * of_a_shard
 
 
 def commands(plan_path: Path) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import ssl
 import struct
 from collections.abc import Iterator
@@ -10,11 +11,14 @@ from typing import Final
 
 import orjson
 
-from loadtests.record import NO_TIMELINE, Durability, Error
+from loadtests.record import NO_TIMELINE, NOT_STATED, OLDEST_US, Durability, Error
 
 OK: Final = 200
 CONFLICT: Final = 409
 CLIENT_ERRORS: Final = range(400, 500)
+NOT_FOUND: Final = 404
+US_PER_S: Final = 1_000_000
+NOTHING_THERE_CODE: Final = "features_not_found"
 NOT_APPLIED_CODE: Final = "shard_unavailable"
 """The API's promise that a refused write is certainly not applied; every other 5xx leaves that open."""
 
@@ -80,6 +84,29 @@ def written(status: int, body: bytes) -> Outcome:
         return Outcome(Error.HTTP_5XX, Durability.FAIL)
     error = Error.COMMIT_UNKNOWN if answer.get("code") == "commit_unknown" else _http_error(status)
     return Outcome(error, Durability.UNKNOWN)
+
+
+def read_back(status: int, body: bytes, replica: str | None = None) -> Outcome:
+    """A vector, or that there is none: both are right answers. What each proves depends on the age that it states.
+
+    `value` is what the vector carries (0: there is none), `timeline` the stated age in microseconds, rounded up.
+    """
+    answer = _members(body)
+    if status == NOT_FOUND and answer.get("code") == NOTHING_THERE_CODE:
+        return Outcome(Error.NONE, member=replica, timeline=_stated_us(answer.get("staleness_s")))
+    if status != OK:
+        return Outcome(_http_error(status))
+    features = answer.get("features")
+    value = features.get("distance") if isinstance(features, dict) else None
+    if not isinstance(value, float | int) or isinstance(value, bool) or not (value > 0 and float(value).is_integer()):
+        return Outcome(Error.WRONG_ANSWER)
+    return Outcome(Error.NONE, member=replica, timeline=_stated_us(answer.get("staleness_s")), value=int(value))
+
+
+def _stated_us(staleness_s: object) -> int:
+    if not isinstance(staleness_s, float | int) or isinstance(staleness_s, bool) or not staleness_s >= 0:
+        return NOT_STATED
+    return math.ceil(min(staleness_s * US_PER_S, OLDEST_US))
 
 
 def unanswered(failure: BaseException, *, is_write: bool) -> Outcome:

@@ -36,12 +36,22 @@ class _Strict(BaseModel):
 
 
 class Rates(_Strict):
-    """Arrivals per second: `predict` in total, the others per shard. 0 leaves the stream out."""
+    """Arrivals per second: `predict` in total, the others per shard. 0 leaves the stream out.
+
+    `read_api` asks for what `write_api` has had acknowledged.
+    """
 
     predict: Rate
     write: Rate
     write_api: Rate
     read: Rate
+    read_api: Rate = 0
+
+    @model_validator(mode="after")
+    def _something_to_ask_for(self) -> Rates:
+        if self.read_api > 0 and self.write_api == 0:
+            raise ValueError("read_api asks for what write_api has written: it needs both")
+        return self
 
 
 class Deadlines(_Strict):

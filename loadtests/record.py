@@ -1,7 +1,8 @@
 """The history's record: one row per operation, as its client saw it, written so that a killed client loses no batch.
 
 For a prediction `key` is the flight's number among the run's samples, `value` the probability's 64 bits, `timeline` the
-generation of the model that the answer named, and `server` the replica that gave it.
+generation of the model that the answer named, and `server` the replica that gave it. For a READ_API `value` is what was
+found under the key (0: nothing), and `timeline` the age in microseconds that the answer stated for itself.
 """
 
 from __future__ import annotations
@@ -18,15 +19,23 @@ NO_SHARD: Final = 255
 """Shard column of an operation that belongs to no shard (a prediction by vector)."""
 NO_SERVER: Final = 65535
 NO_TIMELINE: Final = 0
+NOT_STATED: Final = 2**32 - 1
+"""Age of an answer that stated none."""
+OLDEST_US: Final = NOT_STATED - 1
+"""Age of an answer that may be older than 71 minutes, which is not told apart."""
 
 
 class Kind(StrEnum):
-    """What the client did. WRITE goes straight to the shard, WRITE_API through edge and API."""
+    """What the client did. WRITE and READ go straight to the shard, WRITE_API and READ_API through edge and API.
+
+    A READ asks for what was loaded long ago, a READ_API for what its own process has had acknowledged lately.
+    """
 
     PREDICT = "predict"
     WRITE = "write"
     WRITE_API = "write_api"
     READ = "read"
+    READ_API = "read_api"
 
 
 class Durability(IntEnum):

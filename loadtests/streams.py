@@ -11,9 +11,11 @@ import math
 import random
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
+from urllib.parse import urlencode
 from uuid import UUID
 
 import gevent
@@ -25,7 +27,7 @@ from locust.env import Environment
 
 from loadtests.arrivals import NS_PER_S, ON_TIME_NS, poisson, uniform
 from loadtests.keys import SEGMENT, entity_of, keys_of, value_of, vector_of
-from loadtests.outcome import Outcome, predicted, unanswered, written
+from loadtests.outcome import Outcome, predicted, read_back, unanswered, written
 from loadtests.plan import LoadError, LoadPlan, Sample
 from loadtests.record import NO_SHARD, Durability, Error, Kind, Recorder
 from loadtests.share import Assignment
@@ -41,6 +43,11 @@ be used again: closing each at the deadline would answer a stall with a storm of
 LEAST_IN_FLIGHT: Final = 64
 REPEAT_S: Final = 0.1
 """Pause before a write is sent again."""
+AGES_S: Final = (0.01, 3.0)
+"""A read asks for a write that was acknowledged so long before it, drawn so that short and long ages are as frequent in
+every decade: standbys are late by milliseconds, and after a failure by seconds."""
+KNOWN: Final = 1024
+"""Acknowledged writes that are remembered to be read: more than three seconds of them, or the last that there were."""
 REPLICA_HEADER: Final = "x-breakwater-replica"
 
 
@@ -83,10 +90,11 @@ class Access:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """What one arrival sends."""
+    """What one arrival sends. `query` is of its URL, with the question mark."""
 
     shard: int
-    body: str
+    body: str = ""
+    query: str = ""
     key: int = 0
     value: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -115,7 +123,10 @@ class Session:
         self.models: set[tuple[int, str | None]] = set()
         self.streams: list[HttpStream] = [Predictor(self)] if plan.rates.predict > 0 else []
         if plan.rates.write_api > 0:
-            self.streams += [ApiWriter(self, endpoints.shard) for endpoints in plan.shards]
+            for writer in [ApiWriter(self, endpoints.shard) for endpoints in plan.shards]:
+                self.streams.append(writer)
+                if plan.rates.read_api > 0:
+                    self.streams.append(ApiReader(self, writer))
         self._closing = RLock()
         self._closed = False
         self._keeper = gevent.spawn(self._keep)
@@ -206,6 +217,7 @@ class HttpStream(FastHttpUser):
 
     kind: Kind
     path: str
+    method = "POST"
 
     def __init__(self, session: Session, *, rate: float, deadline_ms: int) -> None:
         plan = session.plan
@@ -239,7 +251,7 @@ class HttpStream(FastHttpUser):
             operation = self.operation()
             now = time.monotonic_ns()
             if now - due > ON_TIME_NS or self.pool.free_count() == 0:
-                outcome = Outcome(Error.NOT_SENT, Durability.NONE if self.kind is Kind.PREDICT else Durability.FAIL)
+                outcome = Outcome(Error.NOT_SENT, Durability.FAIL if self.kind is Kind.WRITE_API else Durability.NONE)
                 self.record(operation, due, now, now, outcome)
                 self.show_unsent()
             else:
@@ -250,7 +262,7 @@ class HttpStream(FastHttpUser):
         """A failure without a time on Locust's own page, which knows nothing of what was due."""
         why = LoadError("not sent: this process was late, or had as much in flight as it can")
         self.environment.events.request.fire(
-            request_type="POST", name=self.path, response_time=None, response_length=0, exception=why
+            request_type=self.method, name=self.path, response_time=None, response_length=0, exception=why
         )
 
     def finish(self) -> None:
@@ -272,7 +284,9 @@ class HttpStream(FastHttpUser):
         """Send it and judge the answer; `due` is for those who send it again."""
         del due
         headers = {**self.session.access.headers, **operation.headers}
-        response: Any = self.client.request("POST", self.path, data=operation.body, headers=headers)
+        response: Any = self.client.request(
+            self.method, self.path + operation.query, name=self.path, data=operation.body or None, headers=headers
+        )
         if response.status_code == 0:
             return unanswered(response.error, is_write=self.kind is Kind.WRITE_API)
         return self.judge(response.status_code, response.content or b"", response.headers)
@@ -342,6 +356,8 @@ class ApiWriter(HttpStream):
         super().__init__(session, rate=plan.rates.write_api, deadline_ms=plan.deadlines_ms.write)
         self.shard = shard
         self.keys = keys_of(plan.run_tag, session.share.process, shard, plan.slot_map)
+        self.acknowledged: deque[tuple[int, int]] = deque(maxlen=KNOWN)
+        """When (monotonic ns) and under which key, in the order of the acknowledgements."""
 
     def arrivals(self) -> Iterator[int]:
         plan = self.session.plan
@@ -384,3 +400,46 @@ class ApiWriter(HttpStream):
 
     def judge(self, status: int, body: bytes, headers: Mapping[str, str]) -> Outcome:
         return written(status, body)
+
+    def record(self, operation: Operation, due: int, start: int, end: int, outcome: Outcome) -> None:
+        super().record(operation, due, start, end, outcome)
+        if outcome.durability is Durability.OK:
+            self.acknowledged.append((end, operation.key))
+
+
+class ApiReader(HttpStream):
+    """Reads of one shard through edge and API: each asks for what this process has had acknowledged lately.
+
+    Which of it, and how long ago, is drawn; whether the answer was too old is judged from the history, not here.
+    """
+
+    kind = Kind.READ_API
+    path = "/v1/features"
+    method = "GET"
+
+    def __init__(self, session: Session, writer: ApiWriter) -> None:
+        plan = session.plan
+        super().__init__(session, rate=plan.rates.read_api, deadline_ms=plan.deadlines_ms.read)
+        self.writer = writer
+        self.age = random.Random(f"{plan.seed}/read_api/{writer.shard}/{session.share.index}")  # noqa: S311 - repeatable
+        self.first = next(keys_of(plan.run_tag, session.share.process, writer.shard, plan.slot_map))
+
+    def arrivals(self) -> Iterator[int]:
+        plan = self.session.plan
+        return poisson(plan.rates.read_api, f"{plan.seed}/read_api/{self.writer.shard}")
+
+    def operation(self) -> Operation:
+        """The newest write that is as old as the age drawn, else the oldest known; the first one as long as none is."""
+        plan = self.session.plan
+        shortest, longest = AGES_S
+        age_ns = int(shortest * (longest / shortest) ** self.age.random() * NS_PER_S)
+        until = time.monotonic_ns() - age_ns
+        known = self.writer.acknowledged
+        key = next((key for at, key in reversed(known) if at <= until), known[0][1] if known else self.first)
+        query = urlencode({
+            "entity_id": str(entity_of(plan.run_tag, key)), "event_time": plan.write_event_time.isoformat()
+        })  # fmt: skip
+        return Operation(shard=self.writer.shard, key=key, query=f"?{query}")
+
+    def judge(self, status: int, body: bytes, headers: Mapping[str, str]) -> Outcome:
+        return read_back(status, body, headers.get(REPLICA_HEADER))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from experiments.checkers.fault import NS_PER_S, doubt_fault
+import numpy as np
+
+from experiments.checkers.fault import NS_PER_MS, NS_PER_S, doubt_fault
 from experiments.checkers.finding import Finding, count, measured, unknown
 from experiments.checkers.latency import against_baseline
 from experiments.evidence import Evidence
 from experiments.history import History
 from experiments.record import RunRecord
 from experiments.scenario import Promise
+from loadtests.record import Kind
 
 MIB: Final = 1024 * 1024
 FEWEST: Final = 0.9
@@ -42,6 +45,36 @@ def computations_per_key(history: History, evidence: Evidence, promise: Promise,
     return measured(promise, value, n=keys, out_of=out_of, reason=reason)
 
 
+def hard_expiries(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
+    """Keys that were gone when they were asked for, while the fault lasted that had left each `left_ms` to live.
+
+    All were past their soft expiry: whoever asked first had to refresh them. Only a key that nobody asks for in its
+    last `left_ms` may die, so each flight must have been asked for in them.
+    """
+    doubt = doubt_fault(evidence, run)
+    if doubt or run.fault is None or run.windows.fault is None:
+        return unknown(promise, f"{doubt or 'the fault window has no end'}: no key is known to have outlived it")
+    struck = evidence.first("fault", "expired", after_ns=run.fault.t_ns)
+    keys, left_ms = (int(struck.data.get(name, 0)) if struck is not None else 0 for name in ("keys", "left_ms"))
+    if not keys or not left_ms:
+        return unknown(promise, "no key was left a time to live")
+    grown = _grown(evidence, run, "hard_expiries")
+    if not grown:
+        return unknown(promise, "the replicas' counts are not complete")
+    died, out_of = sum(grown.values()), count(keys, "key")
+    reason = f"{count(round(died), 'key')} gone, of {keys:,} that had {left_ms / 1000:g} s left to live"
+    death_ns = run.fault.t_ns + left_ms * NS_PER_MS
+    in_time = history.of(Kind.PREDICT) & history.available & (history.start_ns >= run.fault.t_ns)
+    asked = len(np.unique(history.key[in_time & (history.end_ns < death_ns)]))
+    if run.windows.fault[1] <= death_ns:
+        return unknown(promise, f"{reason}, but the fault ended before", value=died, n=keys, out_of=out_of)
+    if asked < keys:
+        return unknown(
+            promise, f"{reason}, but only {asked:,} were asked for in that time", value=died, n=keys, out_of=out_of
+        )
+    return measured(promise, died, n=keys, out_of=out_of, reason=f"{reason}; each was asked for in that time")
+
+
 def latency_after_fault(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
     """p99 of the predictions due in the first `window_s` after the fault, as a multiple of what is allowed."""
     doubt = doubt_fault(evidence, run)
@@ -70,9 +103,9 @@ def _grown(evidence: Evidence, run: RunRecord, what: str) -> dict[str, float]:
     for event in evidence.events:
         if event.source == "metrics" and event.kind in noted and event.member is not None:
             noted[event.kind][event.member] = float(event.data[what])
-    replicas = {name for name in run.members if name.startswith("api-")}
+    replicas = set(run.replicas)
     if not replicas or not all(replicas == set(counts) for counts in noted.values()):
         return {}
     grown = {name: noted["after"][name] - noted["before"][name] for name in replicas}
-    restarted = what == "computations" and min(grown.values()) < 0
+    restarted = what != "memory_bytes" and min(grown.values()) < 0
     return {} if restarted else grown

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from experiments.checkers.durability import MIN_AROUND_FAULT
-from experiments.checkers.fault import NS_PER_S, doubt_shard_fault
+from experiments.checkers.fault import NS_PER_S, doubt_fault
 from experiments.checkers.finding import EXHIBIT_ROWS, Exhibit, Finding, count, measured, unknown
 from experiments.evidence import Evidence
 from experiments.history import History
@@ -66,15 +66,24 @@ def timelines_grow(history: History, evidence: Evidence, promise: Promise, run: 
         exhibit = Exhibit("acknowledged by an outdated primary", ("key", "shard", "timeline", "sent"), shown, len(late))
         reason = f"{count(len(late), 'write')} acknowledged on a timeline that had a successor already"
         return measured(promise, len(late), n=len(rows), out_of=out_of, reason=reason, evidence=(exhibit,))
-    doubt = doubt_shard_fault(evidence, run)
-    after = 0 if run.fault is None else int(((rows.start_ns >= run.fault.t_ns) & (rows.shard == run.fault.shard)).sum())
+    doubt = doubt_fault(evidence, run)
+    after, shard = _fewest_after_fault(rows, run)
     if doubt is None and after < MIN_AROUND_FAULT:
         seen = count(after, "write")
-        doubt = f"only {seen} acknowledged on the faulted shard after the fault; {MIN_AROUND_FAULT} are needed"
+        doubt = f"only {seen} acknowledged on shard {shard} after the fault; {MIN_AROUND_FAULT} are needed"
     if doubt:
         return unknown(promise, doubt, value=0 if len(rows) else None, n=len(rows), out_of=out_of)
-    reason = f"none of {out_of} came from an outdated primary, {after:,} of them after the fault on its shard"
+    reason = f"none of {out_of} came from an outdated primary, {after:,} of them after the fault on shard {shard}"
     return measured(promise, 0, n=len(rows), out_of=out_of, reason=reason)
+
+
+def _fewest_after_fault(rows: History, run: RunRecord) -> tuple[int, int | None]:
+    """Rows sent after the fault on the struck shard of which there are fewest, and that shard; of all if none was."""
+    if run.fault is None:
+        return 0, None
+    since = rows.start_ns >= run.fault.t_ns
+    shards = run.struck_shards or {entry.shard for entry in run.shards}
+    return min(((int((since & (rows.shard == shard)).sum()), shard) for shard in shards), default=(0, None))
 
 
 def _outdated(rows: History) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

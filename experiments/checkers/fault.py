@@ -61,13 +61,13 @@ def attempted_on_time(history: History) -> Mask:
     return mask
 
 
-def client_ran(history: History) -> Mask:
-    """Operations during which their client was not itself stalled.
+def client_ran(history: History, late_ns: int = ON_TIME_NS) -> Mask:
+    """Operations during which their client was not itself stalled for longer than `late_ns`.
 
     An open-model client that takes an arrival up long after it was due did nothing in between; whatever it had under
     way then was answered to a client that did not listen. Stalls are told by each process's own late arrivals.
     """
-    late = history.start_ns - history.sched_ns > ON_TIME_NS
+    late = history.start_ns - history.sched_ns > late_ns
     ran: Mask = ~late
     for process in np.unique(history.process[late]):
         own = history.process == process

@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from experiments.checkers.election import unless_etcd_elected
 from experiments.checkers.fault import (
     NS_PER_MS,
     NS_PER_S,
@@ -117,7 +118,9 @@ def next_ack(history: History, evidence: Evidence, promise: Promise, run: RunRec
         )
     parts = [_one_kind(rows.where(rows.of(kind)), kind, run.fault.t_ns) for kind in (Kind.WRITE, Kind.WRITE_API)]
     attempts = Attempts(rows, acknowledged(rows), run.fault, "acknowledged write")
-    return _resumed(promise, attempts, evidence, "; ".join(parts))
+    found = _resumed(promise, attempts, evidence, "; ".join(parts))
+    end_ns = attempts.last_failed_ns if streak is None else streak.end_ns
+    return unless_etcd_elected(found, evidence, promise, run, end_ns)
 
 
 @for_each_victim
@@ -145,6 +148,12 @@ class Attempts:
     def failed(self) -> History:
         """Those after the fault that were not good."""
         return self.rows.where((self.rows.start_ns >= self.fault.t_ns) & ~self.good)
+
+    @property
+    def last_failed_ns(self) -> int:
+        """When the last of them was sent; the fault's own time when none failed."""
+        failed = self.failed.start_ns
+        return int(failed[-1]) if len(failed) else self.fault.t_ns
 
 
 def _resumed(promise: Promise, attempts: Attempts, evidence: Evidence, parts: str) -> Finding:
@@ -177,8 +186,7 @@ def _resumed(promise: Promise, attempts: Attempts, evidence: Evidence, parts: st
 
 def _never(promise: Promise, attempts: Attempts) -> Finding:
     """No recovery seen: broken when attempts failed beyond the target, unknown when nobody tried for that long."""
-    failed = attempts.failed.start_ns
-    away = (int(failed[-1]) - attempts.fault.t_ns) / NS_PER_S if len(failed) else 0.0
+    away = (attempts.last_failed_ns - attempts.fault.t_ns) / NS_PER_S
     reason = (
         f"no {attempts.what} followed by {STREAK} in a row was seen; "
         f"the last failed attempt was {away:.3f} s after the kill"
@@ -385,7 +393,9 @@ def leadership_ended(history: History, evidence: Evidence, promise: Promise, run
         watched = (end_ns - fault.t_ns) / NS_PER_S
         verdict = Verdict.UNKNOWN if promise.kept(watched) else Verdict.FALSE
         reason = f"{fault.member} led on in the {watched:.1f} s that were watched"
-        return Finding(None, promise.target, verdict, 0, "0 of 1", reason)
+        found = Finding(None, promise.target, verdict, 0, "0 of 1", reason)
+        return unless_etcd_elected(found, evidence, promise, run, end_ns)
     value = (ended.t_ns - fault.t_ns) / NS_PER_S
     reason = f"the leadership of {fault.member} ended {value:.3f} s after the fault"
-    return measured(promise, value, n=1, out_of="1 of 1", reason=reason)
+    found = measured(promise, value, n=1, out_of="1 of 1", reason=reason)
+    return unless_etcd_elected(found, evidence, promise, run, ended.t_ns)

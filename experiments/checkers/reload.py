@@ -136,6 +136,24 @@ def replicas_converged(history: History, evidence: Evidence, promise: Promise, r
     return measured(promise, worst, n=len(moves), out_of=out_of, reason=reason)
 
 
+def not_rehearsed(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
+    """Fewest calls that a model had answered on a replica before it served there, over all reloads and replicas."""
+    doubt = doubt_fault(evidence, run)
+    seen = [e for e in evidence.events if (e.source, e.kind) == ("metrics", "serving") and e.member is not None]
+    replicas = set(run.replicas)
+    silent = sorted(replicas - {str(event.member) for event in seen})
+    out_of = f"{count(len(seen), 'model')} that came to serve"
+    if not seen:
+        return unknown(promise, doubt or "no replica told of a model that it serves")
+    least = min(seen, key=lambda event: float(event.data["rehearsals"]))
+    value = float(least.data["rehearsals"])
+    reason = f"least {value:,.0f} calls, of generation {least.data['generation']} on {least.member}"
+    if promise.kept(value) and (doubt or silent):
+        why = doubt or f"{', '.join(silent)} told nothing"
+        return unknown(promise, f"{reason}, but {why}", value=value, n=len(seen), out_of=out_of)
+    return measured(promise, value, n=len(seen), out_of=out_of, reason=reason)
+
+
 def latency_while_reloading(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
     """p99 of the predictions due from the first reload's order to the last one's end, against the baseline."""
     doubt = doubt_fault(evidence, run)

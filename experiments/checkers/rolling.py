@@ -5,6 +5,7 @@ from __future__ import annotations
 from experiments.checkers.availability import judged_bad
 from experiments.checkers.fault import doubt_clocks
 from experiments.checkers.finding import Exhibit, Finding, count, measured, unknown
+from experiments.checkers.machine import stood_still_s
 from experiments.evidence import Evidence
 from experiments.history import History
 from experiments.record import RunRecord
@@ -35,6 +36,31 @@ def not_restarted(history: History, evidence: Evidence, promise: Promise, run: R
     rows = tuple((name, f"{back[name]:.1f} s") for name in run.members)
     exhibit = Exhibit("restarts", ("member", "took"), rows, len(rows))
     return measured(promise, 0, n=len(back), out_of=out_of, reason=reason, evidence=(exhibit,))
+
+
+def left_unanswered(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:
+    """Attempts of the edge that API replicas left without an answer while they ended.
+
+    Clients that repeat their writes, and an edge that asks another replica for a prediction, hide them: a client that
+    does not repeat itself, or has sent what may not be sent twice, does not.
+    """
+    doubt = doubt_clocks(evidence, run) or ("nothing was restarted" if run.fault is None else None)
+    seen = {e.member: e for e in evidence.events if (e.source, e.kind) == ("edge", "drained") and e.member is not None}
+    missing = [name for name in run.replicas if name not in seen]
+    out_of = count(len(seen), "replica")
+    left = sum(int(event.data["unanswered"]) for event in seen.values())
+    each = ", ".join(f"{member} {int(event.data['unanswered']):,}" for member, event in sorted(seen.items()))
+    reason = f"left unanswered: {each or 'nobody counted'}"
+    if seen and not promise.kept(left):
+        stood_s = sum(stood_still_s(evidence, (int(e.data["since_ns"]), e.t_ns)) for e in seen.values())
+        if stood_s:
+            reason += f"; the machine itself stood still for {stood_s:.3f} s of it"
+            return unknown(promise, reason, value=left, n=len(seen), out_of=out_of)
+        return measured(promise, left, n=len(seen), out_of=out_of, reason=reason)
+    if doubt or missing or not seen:
+        why = doubt or f"not counted: {', '.join(missing) or 'no replica'}"
+        return unknown(promise, why, value=left if seen else None, n=len(seen), out_of=out_of)
+    return measured(promise, left, n=len(seen), out_of=out_of, reason=reason)
 
 
 def bad_operations(history: History, evidence: Evidence, promise: Promise, run: RunRecord) -> Finding:

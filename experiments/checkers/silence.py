@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from experiments.checkers.election import unless_etcd_elected
 from experiments.checkers.fault import NS_PER_MS, NS_PER_S, after_fault, attempted_on_time, doubt_fault, due
 from experiments.checkers.finding import Exhibit, Finding, Verdict, count, measured, unknown
 from experiments.checkers.machine import stood_still_s
@@ -50,7 +51,8 @@ def longest_silence(history: History, evidence: Evidence, promise: Promise, run:
         reason += f"; the machine itself stood still for {stood_still:.3f} s of it"
         return Finding(value, promise.target, Verdict.UNKNOWN, n, out_of, reason, exhibit)
     shown = () if promise.kept(value) else exhibit
-    return measured(promise, value, n=n, out_of=out_of, reason=reason, evidence=shown)
+    finding = measured(promise, value, n=n, out_of=out_of, reason=reason, evidence=shown)
+    return unless_etcd_elected(finding, evidence, promise, run, end)
 
 
 def _longest(history: History, shard: int, window: Window) -> Window:

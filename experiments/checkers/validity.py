@@ -82,6 +82,7 @@ def _streams(history: History, run: RunRecord, window: Window) -> Iterator[tuple
         Kind.WRITE: (run.rates.write, 0.0),
         Kind.WRITE_API: (run.rates.write_api, 0.0),
         Kind.READ: (run.rates.read, COUNT_NOISE),
+        Kind.READ_API: (run.rates.read_api, COUNT_NOISE),
     }
     inside = history.within(window)
     on_time = attempted_on_time(inside)

@@ -98,6 +98,10 @@ def point_at_flawed(environment: str, run_dir: str) -> int:
     return defects.point_at(local_plan(environment), prepared["versions"][0])
 
 
+def hold_replay_back(environment: str, shard: int, seconds: float) -> list[str]:
+    return defects.hold_replay_back(local_plan(environment), shard, seconds)
+
+
 def edge_asks_once(environment: str) -> None:
     defects.edge_asks_once(local_plan(environment))
 

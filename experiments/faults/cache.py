@@ -60,7 +60,8 @@ def strike(environment: str, run_dir: str, how: How, left_ms: int) -> dict[str, 
     count(target, run_dir, "before")
     if how in {"delete", "expire"}:
         proof, keys = _expire(target, cache, how, left_ms)
-        record_fault(Path(run_dir), proof, component="redis", proven=True, keys=keys)
+        left = {"left_ms": left_ms} if how == "expire" else {}
+        record_fault(Path(run_dir), proof, component="redis", proven=True, keys=keys, **left)
         return {"member": cache.name, "keys": keys}
     proof = target.kill(cache.name, scope="member", hold=True) if how == "kill" else target.pause(cache.name)
     record_fault(Path(run_dir), proof, component="redis", proven=True)

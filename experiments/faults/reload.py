@@ -17,6 +17,7 @@ from experiments.errors import ExperimentError
 from experiments.faults.cache import count
 from experiments.faults.training import train_to_end
 from experiments.faults.written import record_fault, say, the_fault, write_effect
+from experiments.probes.replica_metrics import serving
 from infra.environment import Environment, FaultProof
 from infra.local import models
 from infra.stack import local_plan, open_environment
@@ -43,6 +44,8 @@ MID_RELOAD_S: Final = 0.3
 """After the candidate was announced: a replica looks for one twice a second and prepares it for half a second."""
 ANNOUNCED_S: Final = 5.0
 """An order is read and its version verified within a fraction of a second."""
+SERVES_S: Final = 5.0
+"""As the promise that every replica answers with the new model."""
 POLL_S: Final = 0.1
 CANDIDATE_POLL_S: Final = 0.01
 
@@ -128,6 +131,7 @@ class Administrator:
         self._http = urllib3.PoolManager(
             ssl_context=ssl.create_default_context(cafile=edge.ca_file), timeout=ANSWER_S, retries=False
         )
+        self._target = target
         self._run_dir = run_dir
         self.done = 0
         self.refused = 0
@@ -156,6 +160,7 @@ class Administrator:
                 seconds=time.monotonic() - began,
             ),
         )
+        note_serving(self._target, self._run_dir, int(model["generation"]))
         return "done"
 
     def ask_until_done(self, order: dict[str, Any]) -> None:
@@ -177,6 +182,21 @@ class Administrator:
             Event.now("fault", "not_reloaded", None, code=code, version=version, seconds=seconds, **more),
         )
         return code
+
+
+def note_serving(target: Environment, run_dir: str, generation: int) -> None:
+    """Note which model each replica serves, once it is this one or a newer one; who does not get there is left out."""
+    waiting = [member.name for member in target.members("api")]
+    end = time.monotonic() + SERVES_S
+    while waiting and time.monotonic() < end:
+        for name in tuple(waiting):
+            page = target.metrics(name)
+            found = None if page is None else serving(page)
+            if found is not None and found[0] >= generation:
+                say(run_dir, Event.now("metrics", "serving", name, generation=found[0], rehearsals=found[1]))
+                waiting.remove(name)
+        if waiting:
+            time.sleep(POLL_S)
 
 
 def _begin(target: Environment, run_dir: str) -> None:

@@ -32,6 +32,9 @@ def restart_everything(environment: str, run_dir: str) -> dict[str, Any]:
             seconds = (each.ended_ns - each.began_ns) / 1e9
             data = {"seconds": seconds, "before": str(each.before), "after": str(each.after)}
             say(run_dir, Event(each.ended_ns, monotonic_clock_id(), "fault", each.member, "came_back", data))
+            if each.unanswered is not None and each.left_ns is not None:
+                count = {"unanswered": each.unanswered, "since_ns": each.began_ns}
+                say(run_dir, Event(each.left_ns, monotonic_clock_id(), "edge", each.member, "drained", count))
     except EnvironmentFault as error:
         say(run_dir, Event.now("fault", "stayed_away", None, why=str(error)))
         raise

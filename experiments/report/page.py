@@ -13,11 +13,12 @@ from experiments.checkers.fault import NS_PER_MS
 from experiments.checkers.finding import Exhibit, Verdict
 from experiments.checkers.validity import VALIDITY
 from experiments.errors import RunFileError
-from experiments.evidence import load_evidence
+from experiments.evidence import Evidence, load_evidence
 from experiments.history import History
-from experiments.logs import read_logs
+from experiments.logs import LogLine, closest, moments, read_logs
 from experiments.record import RunRecord
 from experiments.report import charts, words
+from experiments.report.phases import phase_latencies
 from experiments.report.series import errors, sent
 from experiments.report.story import marks, story
 from experiments.verdict import Judged, Judgement
@@ -35,8 +36,8 @@ _PAGES: Final = jinja2.Environment(
     lstrip_blocks=True,
 )
 
-MOST_LOG_LINES: Final = 40
-"""The rest is in the run's logs."""
+MOST_LOG_LINES: Final = 120
+"""Of all members together, the same share for each; the rest is in the run's logs."""
 
 MOST_ERRORS: Final = 12
 """Groups of errors below the strips; the history holds every one."""
@@ -50,6 +51,7 @@ class Row:
     """A promise as the page shows it."""
 
     title: str
+    why: str | None
     verdict: str
     measured: str
     target: str
@@ -100,6 +102,7 @@ def page_of(run_dir: Path, judgement: Judgement) -> str:
         "proof": _rows([e for e in judgement.worst_first() if e.promise.checker in VALIDITY]),
         "figures": figures,
         "bin": f"{frame.bins.width_s:g} s" if frame is not None else "",
+        "phases": _phases(history, run),
         "errors": _errors(history, run, frame) if figures is not None and frame is not None else [],
         "band": run.load is None,
         "outage": frame is not None and frame.outage is not None,
@@ -111,11 +114,29 @@ def page_of(run_dir: Path, judgement: Judgement) -> str:
         "story": [
             {"at": words.after_fault(line.t_ns, run), "words": line.words} for line in story(run, evidence, recovery)
         ],
-        "logs": _logs(run_dir, judgement),
+        "logs": _logs(run_dir, run, evidence),
         "method": _method(judgement, history),
         "again": f"breakwater check {run_dir.resolve().parent.name}/{run_dir.name}",
     }
     return _PAGES.get_template("page.html.j2").render(content)
+
+
+def _phases(history: History, run: RunRecord) -> list[dict[str, str]]:
+    def ms(value: float | None) -> str:
+        return words.NOTHING if value is None else f"{value:,.1f}"
+
+    return [
+        {
+            "kind": row.kind.value,
+            "phase": row.phase,
+            "n": f"{row.n:,}",
+            "p50": ms(row.p50_ms),
+            "p95": ms(row.p95_ms),
+            "p99": ms(row.p99_ms),
+            "ratio": words.NOTHING if row.ratio is None else words.number(row.ratio, "x"),
+        }
+        for row in phase_latencies(history, run)
+    ]
 
 
 def _errors(history: History, run: RunRecord, frame: charts.Frame) -> list[dict[str, str]]:
@@ -132,22 +153,32 @@ def _errors(history: History, run: RunRecord, frame: charts.Frame) -> list[dict[
     ]
 
 
-def _logs(run_dir: Path, judgement: Judgement) -> list[dict[str, str]]:
-    """What a faulted shard's servers, or a replica and the edge, logged near the fault."""
-    run = judgement.run
+def _logs(run_dir: Path, run: RunRecord, evidence: Evidence) -> list[dict[str, str]]:
+    """What the struck shards' servers, or all whose logs tell of another fault, wrote nearest to its events."""
     if run.fault is None:
         return []
-    members = {name for entry in run.shards if entry.shard == run.fault.shard for name in entry.members}
-    if run.fault.shard is None:
-        members = {line.member for line in read_logs(run_dir)}
-    lines = [line for line in read_logs(run_dir) if line.member in members][:MOST_LOG_LINES]
-    return [{"at": words.after_fault(line.t_ns, run), "member": line.member, "text": line.text} for line in lines]
+    healthy = [entry for entry in run.shards if run.struck_shards and entry.shard not in run.struck_shards]
+    spared = {name for entry in healthy for name in entry.members}
+    kept: dict[str, list[LogLine]] = {}
+    for line in read_logs(run_dir):
+        if line.member not in spared:
+            kept.setdefault(line.member, []).append(line)
+    shown = [
+        line
+        for member, lines in kept.items()
+        for line in closest(lines, moments(run, evidence.events, member), max(1, MOST_LOG_LINES // len(kept)))
+    ]
+    return [
+        {"at": words.after_fault(line.t_ns, run), "member": line.member, "text": line.text}
+        for line in sorted(shown, key=lambda line: line.t_ns)
+    ]
 
 
 def _rows(judged: Sequence[Judged]) -> list[Row]:
     return [
         Row(
             title=entry.promise.title,
+            why=entry.promise.why,
             verdict=entry.finding.verdict.value,
             measured=words.measured(entry.promise, entry.finding),
             target=words.target(entry.promise),
@@ -202,7 +233,7 @@ def _method(judgement: Judgement, history: History) -> list[tuple[str, str]]:
     run, rates = judgement.run, judgement.run.rates
     of_shards = (
         f"; for each shard {rates.write:g} direct writes/s, {rates.write_api:g} writes/s through the API, "
-        f"{rates.read:g} reads/s"
+        f"{rates.read:g} reads/s{f', {rates.read_api:g} reads/s through the API' if rates.read_api else ''}"
     )
     only_predictions = not (rates.write or rates.write_api or rates.read)
     listed = [
@@ -221,6 +252,8 @@ def _method(judgement: Judgement, history: History) -> list[tuple[str, str]]:
         listed.append(("resolution", f"{gap:.0f} ms between the attempts around the recovery"))
     if run.fault is not None:
         listed.append(("fault", f"{run.fault.method}, {run.fault.scope} of {run.fault.member}: {run.fault.evidence}"))
+    if run.versions:
+        listed.append(("versions", ", ".join(f"{name} {version}" for name, version in run.versions.items())))
     listed += [
         ("clock", f"{run.clock_id}, one machine's monotonic clock for every duration"),
         ("run", run.run_id),

@@ -83,27 +83,48 @@ def _written(run: RunRecord) -> list[ShardRecord]:
     return sorted(run.shards, key=lambda entry: shard_style(entry.shard, run), reverse=True)
 
 
+def by_replica(history: History, run: RunRecord) -> list[tuple[str, History]]:
+    """Predictions by the replica that answered, for the replicas that the load saw answering any."""
+    predicted = history.of(Kind.PREDICT)
+    found = [(name, history.where(predicted & (history.server == run.members.index(name)))) for name in run.replicas]
+    return [(name, rows) for name, rows in found if len(rows)]
+
+
+def _replica_style(at: int, name: str, run: RunRecord) -> str:
+    """The struck one has a colour of its own; the others' lines differ in strength."""
+    struck = run.fault is not None and name == run.fault.member
+    return "s1" if struck else "s2 thin" if at else "s2"
+
+
 def rates(history: History, run: RunRecord, bins: Bins) -> list[Series]:
-    """Good answers per second, at the time when they came."""
+    """Good answers per second, at the time when they came: of each shard, or of each replica where none is written."""
     good = history.where(history.available)
     listed: list[Series] = []
     for entry in _written(run):
         ended = good.end_ns[good.of(*WRITES) & (good.shard == entry.shard)]
         values = tuple(number / bins.width_s for number in bins.counts(ended))
         listed.append(Series(f"writes, shard {entry.shard}", shard_style(entry.shard, run), values))
+    for at, (name, rows) in enumerate([] if listed else by_replica(good, run)):
+        values = tuple(number / bins.width_s for number in bins.counts(rows.end_ns))
+        listed.append(Series(name, _replica_style(at, name, run), values))
     ended = good.end_ns[good.of(Kind.PREDICT)]
     listed.append(Series("predictions", "s0", tuple(number / bins.width_s for number in bins.counts(ended))))
     return listed
 
 
 def latencies(history: History, run: RunRecord, bins: Bins) -> list[Series]:
-    """Latency quantiles in ms, counted from the scheduled time, for whatever was answered or given up."""
+    """Latency quantiles in ms, counted from the scheduled time, for whatever was answered or given up.
+
+    Of each shard, or of each replica where none is written.
+    """
     listed: list[Series] = []
     history = history.where(sent(history))
     for entry in _written(run):
         rows = history.where(history.of(*WRITES) & (history.shard == entry.shard))
         style = shard_style(entry.shard, run)
         listed.append(Series(f"write p99, shard {entry.shard}", style, _quantile(rows, bins, 99)))
+    for at, (name, rows) in enumerate([] if listed else by_replica(history, run)):
+        listed.append(Series(f"p99, {name}", _replica_style(at, name, run), _quantile(rows, bins, 99)))
     rows = history.where(history.of(Kind.PREDICT))
     listed.append(Series("predict p99", "s0", _quantile(rows, bins, 99)))
     listed.append(Series("predict p50", "s0 thin", _quantile(rows, bins, 50)))
@@ -148,13 +169,8 @@ def strips(history: History, run: RunRecord, bins: Bins) -> list[Strip]:
     shown = history.within(bins.window)
     groups = [(f"shard {entry.shard}", shown.shard == entry.shard) for entry in run.shards]
     groups.append(("no shard", shown.shard == NO_SHARD))
-    predicted = shown.of(Kind.PREDICT)
-    for at, name in enumerate(run.members):
-        answered = predicted & (shown.server == at)
-        if name.startswith("api-") and answered.any():
-            groups.append((name, answered))
-    for name, chosen in groups:
-        rows = shown.where(chosen)
+    chosen = [(name, shown.where(mask)) for name, mask in groups]
+    for name, rows in [*chosen, *by_replica(shown, run)]:
         bad = rows.sched_ns[~rows.available & sent(rows)]
         unsent = rows.sched_ns[~sent(rows)]
         strip = Strip(name, bins.counts(bad), bins.counts(unsent), len(bad), len(unsent), int(sent(rows).sum()))

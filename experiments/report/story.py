@@ -135,6 +135,8 @@ def _words(event: Event) -> str | None:  # noqa: PLR0911 - one phrase for each k
             return f"etcd: leader key of shard {data.get('shard')} deleted (revision {data.get('revision')})"
         case "etcd", "leader_set":
             return f"etcd: {member} is leader of shard {data.get('shard')}"
+        case "etcd", "elected":
+            return f"etcd: {member} was elected leader of etcd itself (term {data.get('term')})"
         case "prober", "writable":
             return f"{member} promoted, writable on timeline {data.get('timeline')}"
         case "prober", "streaming":

@@ -67,17 +67,22 @@ def last_line(judgement: Judgement, report: Path | None = None) -> Text:
 
 
 def summary(console: Console, runs: Sequence[tuple[Judgement, Path]]) -> None:
-    """One line for each run, then what all of them come to."""
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    for style in ("bold", "", "dim", "dim", "", "dim"):
-        table.add_column(no_wrap=True, style=style)
+    """One line for each run, then what all of them come to. Whole on a narrow terminal, too, which folds the lines: a
+    table would leave out the scenarios' names there."""
+    lines: list[tuple[str, ...]] = []
     for judgement, report in runs:
         kept = f"{judgement.tally(Verdict.TRUE)} of {count(len(judgement.judged), 'promise')}"
-        verdict = judgement.verdict
-        sign = Text(f"{SIGNS[verdict]} {verdict.value}", style=STYLES[verdict])
-        variant = judgement.run.variant.replace("-", " ")
-        table.add_row(judgement.run.scenario, judgement.title.lower(), variant, kept, sign, str(report))
-    console.print(table)
+        verdict, variant = judgement.verdict, judgement.run.variant.replace("-", " ")
+        sign = f"{SIGNS[verdict]} {verdict.value}"
+        lines.append((judgement.run.scenario, judgement.title.lower(), variant, kept, sign, str(report)))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for cells, (judgement, _) in zip(lines, runs, strict=True):
+        line = Text()
+        styles = ("bold", "", "dim", "dim", STYLES[judgement.verdict], "dim")
+        for cell, width, style in zip(cells, widths, styles, strict=True):
+            line.append(cell.ljust(width), style=style).append("  ")
+        line.rstrip()
+        console.print(line, soft_wrap=True)
     worst = merge(judgement.verdict for judgement, _ in runs)
     false, unknown = (sum(j.tally(verdict) for j, _ in runs) for verdict in (Verdict.FALSE, Verdict.UNKNOWN))
     promises = count(sum(len(judgement.judged) for judgement, _ in runs), "promise")
@@ -85,6 +90,32 @@ def summary(console: Console, runs: Sequence[tuple[Judgement, Path]]) -> None:
     line.append(worst.value, style=STYLES[worst])
     line.append(f"   {count(len(runs), 'scenario')}, {promises}, {false} false, {unknown} unknown")
     console.print(line, soft_wrap=True)
+
+
+def expected(console: Console, entries: Sequence[tuple[Judged, Verdict]]) -> None:
+    """A line for each promise of a control: what was measured, what is said and what must be said of it.
+
+    The sign is the verdict's own, as everywhere; the colour says whether it is the one that it must be.
+    """
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(width=INDENT - 2, justify="right")
+    table.add_column(overflow="fold")
+    table.add_column(justify="right", no_wrap=True, style="bold")
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, style="dim")
+    for entry, must_be in entries:
+        promise, verdict = entry.promise, entry.finding.verdict
+        style = STYLES[Verdict.TRUE if verdict is must_be else Verdict.FALSE]
+        table.add_row(
+            Text(SIGNS[verdict], style=style),
+            Text(promise.title),
+            words.measured(promise, entry.finding),
+            words.target(promise),
+            Text(f"is {verdict.value}", style=style),
+            f"must be {must_be.value}",
+        )
+    console.print(table)
 
 
 def _table(judgement: Judgement) -> Table:

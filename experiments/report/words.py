@@ -150,7 +150,7 @@ def the_load(run: RunRecord) -> str:
     shards = len(run.shards)
     rates = (
         ((run.rates.write + run.rates.write_api) * shards, "writes"),
-        (run.rates.read * shards, "reads"),
+        ((run.rates.read + run.rates.read_api) * shards, "reads"),
         (run.rates.predict, "predictions"),
     )
     parts = [f"{rate:g} {name}" for rate, name in rates if rate]

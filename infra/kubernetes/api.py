@@ -26,8 +26,8 @@ from infra.kubernetes.plan import (
     KubernetesPlan,
 )
 from infra.names import APP_ROLE
+from infra.on_kubernetes import Resources, Volume
 from infra.topology import Api as ApiTopology
-from infra.topology import Resources, Volume
 
 MODELS_CLAIM: Final = "models"
 GENMODEL_JAR: Final = Path("/opt/breakwater/h2o-genmodel.jar")
@@ -37,7 +37,8 @@ GRACE_S: Final = 30
 """The pause, 1 s until the edge believes, 8 s for requests in progress, the pools' end; with room."""
 CALM_S: Final = 300
 """No scaling down for so long after a peak: a replica that comes back must warm its model and fill its pools."""
-QUEUE_METRIC: Final = "breakwater_api_in_flight"
+IN_FLIGHT: Final = "breakwater_api_in_flight"
+"""Requests that a replica is answering (services/api/metrics.py): they grow while it waits, when its CPU does not."""
 MEMORY_MB: Final = 256
 """The last pointer, and copies of artifacts where the store is remote; it ends with the pod."""
 
@@ -50,7 +51,7 @@ class ApiConfig:
     sizes: Resources
     models: Volume
     cpu_target: int
-    queue_depth_target: int | None
+    in_flight_target: int | None
 
     @classmethod
     def of(cls, plan: KubernetesPlan) -> ApiConfig:
@@ -62,7 +63,7 @@ class ApiConfig:
             sizes=settings.sizes.api,
             models=settings.volumes.models,
             cpu_target=settings.api_cpu_target,
-            queue_depth_target=settings.queue_depth_target,
+            in_flight_target=settings.api_in_flight_target,
         )
 
     def file(self) -> str:
@@ -123,7 +124,7 @@ class Api(Component):
                 storage_class=config.models.storage_class,
                 mode="ReadWriteMany",
             ),
-            opts=self.child(),
+            opts=self.child(protect=plan.protects_data),
         )
         service = core.v1.Service(
             name,
@@ -187,14 +188,14 @@ def _scaling(config: ApiConfig) -> autoscaling.v2.HorizontalPodAutoscalerSpecArg
             ),
         )
     ]
-    if config.queue_depth_target is not None:
+    if config.in_flight_target is not None:
         metrics.append(
             autoscaling.v2.MetricSpecArgs(
                 type="Pods",
                 pods=autoscaling.v2.PodsMetricSourceArgs(
-                    metric=autoscaling.v2.MetricIdentifierArgs(name=QUEUE_METRIC),
+                    metric=autoscaling.v2.MetricIdentifierArgs(name=IN_FLIGHT),
                     target=autoscaling.v2.MetricTargetArgs(
-                        type="AverageValue", average_value=str(config.queue_depth_target)
+                        type="AverageValue", average_value=str(config.in_flight_target)
                     ),
                 ),
             )

@@ -23,6 +23,9 @@ from infra.environment import EnvironmentFault
 
 ANSWER_S: Final = 10.0
 """A healthy API server answers within milliseconds; a cluster that is just losing a node takes seconds."""
+CUSTOM_METRICS: Final = "custom.metrics.k8s.io"
+CUSTOM_METRICS_VERSIONS: Final = ("v1beta2", "v1beta1")
+"""Those that the autoscaler takes."""
 HANDSHAKE: Final = re.compile(r"Handshake status (\d{3})")
 
 
@@ -86,8 +89,10 @@ class Cluster:
     def version(self) -> tuple[int, int]:
         ask: Any = client.VersionApi(self.api)
         with self.clear("ask for its release"):
-            found = ask.get_code(_request_timeout=ANSWER_S)
-        return int(found.major), int(re.sub(r"\D.*", "", found.minor))
+            answer = ask.get_code(_preload_content=False, _request_timeout=ANSWER_S)
+        found = json.loads(answer.data)
+        # some clouds write 34+
+        return int(found["major"]), int(re.sub(r"\D.*", "", found["minor"]))
 
     def storage_classes(self) -> list[dict[str, Any]]:
         ask: Any = client.StorageV1Api(self.api)
@@ -95,6 +100,19 @@ class Cluster:
             answer = ask.list_storage_class(_preload_content=False, _request_timeout=ANSWER_S)
         found: list[dict[str, Any]] = json.loads(answer.data)["items"]
         return found
+
+    def custom_metrics(self) -> bool:
+        """Whether anybody answers for metrics of pods; ClusterRefuses when he is registered and away."""
+        return any(self._answers(CUSTOM_METRICS, version) for version in CUSTOM_METRICS_VERSIONS)
+
+    def _answers(self, group: str, version: str) -> bool:
+        ask: Any = client.CustomObjectsApi(self.api)
+        try:
+            with self.clear(f"ask for {group}/{version}"):
+                ask.get_api_resources(group, version, _preload_content=False, _request_timeout=ANSWER_S)
+        except NotThere:
+            return False
+        return True
 
     def quotas(self) -> list[dict[str, Any]]:
         return self._items("list quotas", self._core.list_namespaced_resource_quota, "")
@@ -116,12 +134,11 @@ class Cluster:
             return None
         return bytes(answer.data).decode(errors="replace")
 
-    def may(self, verb: str, group: str, resource: str) -> bool:
-        """Whether the caller may do that in the namespace; `resource` like `pods` or `pods/exec`."""
-        name, _, part = resource.partition("/")
-        attributes = {"namespace": self.namespace, "verb": verb, "group": group, "resource": name, "subresource": part}
-        if name == "namespaces":
-            attributes["name"] = self.namespace
+    def may(self, verb: str, group: str, resource: str, name: str = "") -> bool:
+        """Whether the caller may do that in the namespace, to one object or to any; `resource` as in `pods/exec`."""
+        kind, _, part = resource.partition("/")
+        attributes = {"namespace": self.namespace, "verb": verb, "group": group, "resource": kind, "subresource": part}
+        attributes["name"] = self.namespace if kind == "namespaces" else name
         review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
         body = {**review, "spec": {"resourceAttributes": attributes}}
         ask: Any = client.AuthorizationV1Api(self.api).create_self_subject_access_review

@@ -14,8 +14,8 @@ from infra.kubernetes.component import Component
 from infra.kubernetes.credentials import StackSecrets, secret_object
 from infra.kubernetes.names import certificate, key
 from infra.kubernetes.plan import API, API_AGENT, CONFIG_DIR, EDGE, EDGE_HEALTH, TLS_DIR, KubernetesPlan
-from infra.topology import Edge as EdgeTopology
-from infra.topology import Resources
+from infra.on_kubernetes import Edge as EdgeTopology
+from infra.on_kubernetes import Resources
 
 HTTPS: Final = 443
 LEAVE_S: Final = 10
@@ -72,6 +72,8 @@ class EdgeConfig:
                     "frontend health",
                     f"    bind :{EDGE_HEALTH}",
                     "    monitor-uri /healthz",
+                    "    # one that just started knows no replica's address yet, and would answer clients with 503",
+                    "    monitor fail if { nbsrv(anyone) eq 0 }",
                 ],
             )
         )
@@ -136,7 +138,7 @@ def _pod(config: EdgeConfig) -> core.v1.PodSpecArgs:
                 [pods.CONFIG_MOUNT, pods.TLS_MOUNT],
                 ports={"https": EDGE, "health": EDGE_HEALTH},
                 startup_probe=pods.tcp_probe(EDGE_HEALTH, pods.Timing(1, 1, 30)),
-                # the edge itself: with no replica ready it still says so to clients, better than a closed port
+                # the edge itself, as soon as it knows whom to ask: with no replica ready it still says so to clients
                 readiness_probe=pods.http_probe("/healthz", EDGE_HEALTH, pods.Timing(2, 2, 2)),
                 liveness_probe=pods.tcp_probe(EDGE_HEALTH, pods.Timing(10, 5, 3)),
                 lifecycle=pods.pause_before_stop(LEAVE_S),

@@ -26,7 +26,7 @@ from infra.environment import (
 )
 from infra.kubernetes import ask, replica, strike
 from infra.kubernetes.cluster import Cluster
-from infra.kubernetes.groundwork import RUNNER_RULES
+from infra.kubernetes.groundwork import runner_rights
 from infra.kubernetes.plan import CHAOS_LABEL, KubernetesPlan
 from infra.kubernetes.pod import COMPONENT, Pod
 from infra.kubernetes.reach import Reach
@@ -143,7 +143,18 @@ class KubernetesEnvironment:
         return None if pod.ready else pod.state()
 
     def metrics(self, member: str) -> str | None:
-        return replica.metrics(self.cluster, self._pod(member))
+        """Asked from within a shard's pod: there alone may experiments run a command. One that a fault took is passed
+        over; the last first, since experiments begin with the first shard."""
+        if not self.plan.topology.chaos.allows("postgres"):
+            return None
+        asked, said = self._pod(member), "none of them runs"
+        for pod in reversed(self._pods()):
+            if pod.shard is not None and not pod.leaving and strike.stands(pod):
+                try:
+                    return replica.metrics(self.cluster, asked, pod)
+                except EnvironmentFault as error:
+                    said = str(error)
+        raise EnvironmentFault(f"{member} cannot be asked from within any member of a shard: {said}")
 
     def wait_ready(self, *, timeout_s: float) -> None:
         end = time.monotonic() + timeout_s
@@ -171,6 +182,16 @@ class KubernetesEnvironment:
     def cache_password_file(self) -> Path:
         raise EnvironmentFault(f"{self.name}: experiments do not reach the cache from outside the cluster")
 
+    def versions(self) -> Mapping[str, str]:
+        """The images that run, by the kubelet's word; what is in them, their bills of materials say."""
+        images: dict[str, set[str]] = {}
+        for pod in self._pods():
+            for each in pod.containers:
+                if each.running and each.image:
+                    named = f"{each.image} ({each.digest})" if each.digest else each.image
+                    images.setdefault(f"image of {pod.component.split('/', 1)[0]}", set()).add(named)
+        return {name: " and ".join(sorted(found)) for name, found in images.items()}
+
     def logs(self, member: str) -> tuple[Path, ...]:
         """Copies of what the member's containers wrote, one file each; the one before a restart first."""
         pod = self._pod(member)
@@ -193,7 +214,7 @@ class KubernetesEnvironment:
     def _warden_copies(self) -> Iterator[Path]:
         self.files.make()
         for pod in self._pods():
-            if pod.shard is not None and (pod.runs(strike.WARDEN) or pod.runs(strike.SERVER)):
+            if pod.shard is not None and strike.stands(pod):
                 path = self.files.logs_dir / f"{pod.name}.warden-events.jsonl"
                 write(path, strike.wardens_events(self.cluster, pod).partition("\n")[2])
                 yield path
@@ -273,7 +294,7 @@ class KubernetesEnvironment:
         end = time.monotonic() + START_S
         while True:
             pod = next((pod for pod in self._pods() if pod.name == member), None)
-            if pod is not None and not pod.leaving and (pod.runs(strike.WARDEN) or pod.runs(strike.SERVER)):
+            if pod is not None and not pod.leaving and strike.stands(pod):
                 break
             if time.monotonic() > end:
                 raise EnvironmentFault(
@@ -346,11 +367,6 @@ class KubernetesEnvironment:
         chaos = self.plan.topology.chaos
         if not chaos.allows(component):
             raise FaultRefused(chaos.refusal(component, self.name))
-        if component.split("/", 1)[0] != "postgres":
-            raise FaultRefused(
-                f"on Kubernetes experiments reach Postgres and its leader keys alone: faults on {component} could not "
-                "be judged"
-            )
         labels = (self.cluster.space() or {"metadata": {}})["metadata"].get("labels") or {}
         if labels.get(CHAOS_LABEL) != "enabled":
             raise FaultRefused(
@@ -358,11 +374,11 @@ class KubernetesEnvironment:
                 "the program of this topology first; nothing was done"
             )
         missing = [
-            f"{verb} {resource}"
-            for group, resources, verbs in RUNNER_RULES
-            for resource in resources
-            for verb in verbs
-            if not self.cluster.may(verb, group, resource)
+            " ".join((verb, right.resource, name)).strip()
+            for right in runner_rights(self.plan)
+            for verb in right.verbs
+            for name in right.names or ("",)
+            if not self.cluster.may(verb, right.group, right.resource, name)
         ]
         if missing:
             raise FaultRefused(

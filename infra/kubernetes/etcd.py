@@ -11,7 +11,7 @@ from infra.kubernetes import pods
 from infra.kubernetes.component import Component
 from infra.kubernetes.credentials import StackSecrets, secret_object
 from infra.kubernetes.plan import ETCD_CLIENT, ETCD_METRICS, ETCD_PEER, MEMBER_DIR, TLS_DIR, KubernetesPlan
-from infra.topology import Resources, Volume
+from infra.on_kubernetes import Resources, Volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Etcd(Component):
                     ],
                 ),
             ),
-            opts=self.child(after=[service, tls]),
+            opts=self.child(after=[service, tls], protect=plan.protects_data),
         )
         self.urls = self.members.id.apply(lambda _: plan.etcd_urls)
         self.register_outputs({"urls": self.urls})

@@ -16,21 +16,49 @@ from infra.kubernetes.pods import MANAGED, metadata
 WORKLOADS: Final[tuple[Workload, ...]] = get_args(Workload)
 POD_SECURITY_VERSION: Final = "v1.30"
 """The oldest Kubernetes that we support: a newer one must not tighten the rules under us unseen."""
+NAMESPACE_NAME: Final = "kubernetes.io/metadata.name"
+"""A label that Kubernetes itself gives every namespace."""
 RUNNER: Final = "experiment-runner"
 
-RUNNER_RULES: Final[tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = (
-    ("", ("namespaces",), ("get",)),
-    ("", ("pods",), ("get", "list", "delete")),
-    ("", ("pods/log",), ("get",)),
-    # the Python client opens exec by a GET that becomes a websocket, kubectl by a POST
-    ("", ("pods/exec",), ("get", "create")),
-    ("", ("services",), ("get", "list")),
-    ("apps", ("statefulsets", "deployments"), ("get", "list")),
-)
-"""What experiments need to do their faults, and nothing that reads a Secret or outlives the namespace.
 
-`namespaces` in a Role is this one alone: whether it opted in to faults.
-"""
+@dataclass(frozen=True, slots=True)
+class Right:
+    """One rule of a Role. Without `names` it holds for every object of the namespace."""
+
+    group: str
+    resource: str
+    verbs: tuple[str, ...]
+    names: tuple[str, ...] = ()
+
+
+def runner_rights(plan: KubernetesPlan) -> tuple[Right, ...]:
+    """What experiments need to find members and to do their faults, in this namespace alone.
+
+    Commands and deletions reach the members of shards only, by name, and only where `chaos.components` has them: no
+    pod of the API or of Mage, whose files hold an administrator's token and an owner's password. No right reads a
+    Secret. But who runs a command in a shard's pod reads what is mounted there, the superuser's password included: the
+    runner is to be trusted with the data of an environment that opted in to faults.
+
+    `namespaces` in a Role is this one alone: whether it opted in. Pods of Deployments have no lasting names to grant: a
+    fault on them would need the right to delete any pod.
+    """
+    looks = (
+        Right("", "namespaces", ("get",)),
+        Right("", "pods", ("get", "list")),
+        Right("", "pods/log", ("get",)),
+        Right("", "services", ("get", "list")),
+        Right("apps", "statefulsets", ("get", "list")),
+        Right("apps", "deployments", ("get", "list")),
+    )
+    members = tuple(name for shard in plan.shards for name in plan.shard_members(shard))
+    if not plan.topology.chaos.allows("postgres"):
+        return looks
+    return (
+        *looks,
+        Right("", "pods", ("delete",), members),
+        # the Python client opens exec by a GET that becomes a websocket, kubectl by a POST
+        Right("", "pods/exec", ("get", "create"), members),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +88,8 @@ class Groundwork(Component):
             core.v1.NamespaceInitArgs(
                 metadata=meta.v1.ObjectMetaArgs(name=plan.namespace, labels=_namespace_labels(config))
             ),
-            opts=self.child(after=classes),
+            # with it goes everything inside, the claims that no set deletes included
+            opts=self.child(after=classes, protect=plan.protects_data),
         )
         self._inside = self.child(after=[self._space])
         for workload in WORKLOADS:
@@ -115,8 +144,14 @@ class Groundwork(Component):
             rbac.v1.RoleInitArgs(
                 metadata=labels,
                 rules=[
-                    rbac.v1.PolicyRuleArgs(api_groups=[group], resources=list(resources), verbs=list(verbs))
-                    for group, resources, verbs in RUNNER_RULES
+                    rbac.v1.PolicyRuleArgs(
+                        api_groups=[right.group],
+                        resources=[right.resource],
+                        verbs=list(right.verbs),
+                        # none named would be all of them
+                        resource_names=list(right.names) or None,
+                    )
+                    for right in runner_rights(plan)
                 ],
             ),
             opts=self._inside,
@@ -144,6 +179,16 @@ def _peer(plan: KubernetesPlan, workload: Workload) -> networking.v1.NetworkPoli
     return networking.v1.NetworkPolicyPeerArgs(pod_selector=selector)
 
 
+def _scraper(plan: KubernetesPlan) -> networking.v1.NetworkPolicyPeerArgs:
+    named = plan.settings.scraper
+    if named is None:
+        raise AssertionError("the scraper's flow is there without a scraper")
+    return networking.v1.NetworkPolicyPeerArgs(
+        namespace_selector=meta.v1.LabelSelectorArgs(match_labels={NAMESPACE_NAME: named.namespace}),
+        pod_selector=meta.v1.LabelSelectorArgs(match_labels=dict(named.labels)),
+    )
+
+
 def _ports(*numbers: int, protocols: tuple[str, ...] = ("TCP",)) -> list[networking.v1.NetworkPolicyPortArgs]:
     return [networking.v1.NetworkPolicyPortArgs(port=number, protocol=way) for number in numbers for way in protocols]
 
@@ -157,6 +202,8 @@ def _ingress(plan: KubernetesPlan, workload: Workload) -> list[networking.v1.Net
                     networking.v1.NetworkPolicyPeerArgs(ip_block=networking.v1.IPBlockArgs(cidr=network))
                     for network in plan.networks(flow.source)
                 ]
+            case "scraper":
+                peers = [_scraper(plan)]
             case _:
                 peers = [_peer(plan, flow.source)]
         rules.append(networking.v1.NetworkPolicyIngressRuleArgs(from_=peers, ports=_ports(*flow.ports)))
@@ -169,7 +216,7 @@ def _egress(plan: KubernetesPlan, workload: Workload) -> list[networking.v1.Netw
     for flow in plan.flows_from(workload):
         targets[flow.target] += flow.ports
     resolver = networking.v1.NetworkPolicyPeerArgs(
-        namespace_selector=meta.v1.LabelSelectorArgs(match_labels={"kubernetes.io/metadata.name": "kube-system"}),
+        namespace_selector=meta.v1.LabelSelectorArgs(match_labels={NAMESPACE_NAME: "kube-system"}),
         pod_selector=meta.v1.LabelSelectorArgs(match_labels={"k8s-app": "kube-dns"}),
     )
     return [

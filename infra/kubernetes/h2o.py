@@ -13,7 +13,7 @@ from infra.kubernetes import pods
 from infra.kubernetes.component import Component
 from infra.kubernetes.credentials import StackSecrets, secret_object
 from infra.kubernetes.plan import CONFIG_DIR, H2O, H2O_INTERNAL, H2O_STATUS, MEMBER_DIR, PYTHON, KubernetesPlan
-from infra.topology import Resources
+from infra.on_kubernetes import Resources
 
 SCRATCH_MB: Final = 4096
 """What H2O spills of its frames to disk; all of it can be loaded again."""

@@ -15,12 +15,14 @@ from infra.kubernetes.component import Component
 from infra.kubernetes.credentials import StackSecrets, secret_object
 from infra.kubernetes.plan import CONFIG_DIR, PRIVATE_DIR, PYTHON, SECRETS_DIR, KubernetesPlan
 from infra.names import APP_ROLE, FEATURES_DATABASE, MAGE_DATABASE, MAGE_ROLE, MAGE_SHARD, REGISTRY_SHARD
-from infra.topology import Resources
+from infra.on_kubernetes import Resources
 from services.postgres.patroni import SUPERUSER
 from services.registry import registry
 
 TRIES: Final = 10
 """With Kubernetes' growing pauses (10 s, 20 s, ...) more than half an hour: a shard may still be cloning."""
+PATIENCE_S: Final = 60
+"""Pulumi waits so much longer than a Job may take: then it tells why the Job failed, and not that time was up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ class DataJob(Component):
                 ),
             ),
             # a Job's template is immutable and its name is fixed
-            opts=self.child(after=[settings, tls, own], replace_first=True),
+            opts=self.child(after=[settings, tls, own], replace_first=True, wait_s=config.deadline_s + PATIENCE_S),
         )
         self.register_outputs({"job": self.job.metadata.name})
 

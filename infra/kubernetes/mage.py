@@ -24,7 +24,7 @@ from infra.kubernetes.plan import (
     KubernetesPlan,
 )
 from infra.names import APP_ROLE, MAGE_DATABASE, MAGE_ROLE, MAGE_SHARD
-from infra.topology import Resources, Volume
+from infra.on_kubernetes import Resources, Volume
 from services.etl.run import RunConfig
 from services.etl.scheduler import SchedulerConfig
 
@@ -107,9 +107,10 @@ class Mage(Component):
                 storage_class=config.volume.storage_class,
                 mode="ReadWriteOnce",
             ),
-            opts=self.child(),
+            opts=self.child(protect=plan.protects_data),
         )
-        service = core.v1.Service(
+        # nobody waits for it: Pulumi calls it made once a pod answers behind it
+        core.v1.Service(
             name,
             core.v1.ServiceInitArgs(
                 metadata=pods.metadata(plan, name, "mage"),
@@ -131,7 +132,7 @@ class Mage(Component):
                     template=pods.template(plan, "mage", _pod(config), annotations=pods.digest(files)),
                 ),
             ),
-            opts=self.child(after=[settings, tls, own, data, service]),
+            opts=self.child(after=[settings, tls, own, data]),
         )
         self.host = self.scheduler.id.apply(lambda _: plan.service_host("mage"))
         self.register_outputs({"host": self.host})

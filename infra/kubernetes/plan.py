@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from infra.names import APP_ROLE, FEATURES_DATABASE, REGISTRY_SHARD
-from infra.topology import Kubernetes, Topology, TopologyError
+from infra.on_kubernetes import Kubernetes
+from infra.topology import Topology, TopologyError
 from services.contracts.shards import HostPort, ShardEndpoints, patroni_namespace
 from services.coordination import tls
 from services.registry import registry
@@ -54,13 +55,15 @@ CLIENTS: Final = "clients"
 """The networks of `kubernetes.edge.clients`, outside the cluster."""
 RUNNERS: Final = "runners"
 """The networks of `kubernetes.runners`, outside the cluster: those who run experiments."""
+SCRAPER: Final = "scraper"
+"""The pods of `kubernetes.scraper`, in another namespace."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
     """One connection that the platform makes; everything else is denied."""
 
-    source: Workload | Literal["clients", "runners"]
+    source: Workload | Literal["clients", "runners", "scraper"]
     target: Workload
     ports: tuple[int, ...]
 
@@ -91,8 +94,15 @@ FLOWS: Final = (
 EXPERIMENT_FLOWS: Final = (
     Flow(RUNNERS, "postgres", (POSTGRES, PATRONI)),
     Flow(RUNNERS, "etcd", (ETCD_CLIENT,)),
+    Flow("postgres", "api", (API,)),
 )
-"""What experiments ask directly: writers, readers and probes each member, and the leader keys. Only with chaos on."""
+"""What experiments ask directly: writers, readers and probes each member, and the leader keys. Only with chaos on.
+
+What replicas count is asked from a shard's pod, where experiments may run commands (infra/kubernetes/replica.py).
+"""
+
+SCRAPER_FLOW: Final = Flow(SCRAPER, "api", (API,))
+"""Who collects the replicas' metrics; only where the topology names him."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +138,11 @@ class KubernetesPlan:
     @property
     def namespace(self) -> str:
         return self.settings.namespace or f"breakwater-{self.environment}"
+
+    @property
+    def protects_data(self) -> bool:
+        """Whether Pulumi must refuse to delete what holds data, or whose deletion takes data with it."""
+        return self.environment == "production"
 
     def labels(self, workload: Workload, *, shard: int | None = None) -> dict[str, str]:
         """What selects the pods of a workload (of one shard); never changes, selectors are immutable."""
@@ -219,7 +234,11 @@ class KubernetesPlan:
 
     @property
     def flows(self) -> tuple[Flow, ...]:
-        return (*FLOWS, *EXPERIMENT_FLOWS) if self.settings.runners else FLOWS
+        return (
+            *FLOWS,
+            *(EXPERIMENT_FLOWS if self.settings.runners else ()),
+            *((SCRAPER_FLOW,) if self.settings.scraper else ()),
+        )
 
     def networks(self, source: Literal["clients", "runners"]) -> list[str]:
         """The networks of a source outside the cluster."""

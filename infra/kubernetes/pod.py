@@ -16,6 +16,8 @@ NO_IMAGE: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "ErrImageNeverP
 class Container:
     name: str
     image: str
+    digest: str
+    """`sha256:...` of the image that runs; empty where the kubelet names none."""
     running: bool
     restarts: int
     trouble: str | None
@@ -31,6 +33,8 @@ class Pod:
     component: str
     shard: int | None
     node: str | None
+    address: str | None
+    """Its own, inside the cluster; None while it has none."""
     ready: bool
     leaving: bool
     containers: tuple[Container, ...]
@@ -53,6 +57,7 @@ class Pod:
             component=component if shard is None else f"{component}/shard-{shard}",
             shard=None if shard is None else int(shard),
             node=status.get("hostIP"),
+            address=status.get("podIP"),
             ready=conditions.get("Ready", {}).get("status") == "True",
             leaving="deletionTimestamp" in metadata,
             containers=tuple(_containers(status)),
@@ -91,6 +96,7 @@ def _containers(status: Mapping[str, Any]) -> Iterator[Container]:
         yield Container(
             name=found["name"],
             image=found.get("image", ""),
+            digest=found.get("imageID", "").rpartition("@")[2],
             running="running" in state,
             restarts=int(found.get("restartCount", 0)),
             trouble=waiting.get("reason") or (f"ended with {ended['exitCode']}" if ended else None),

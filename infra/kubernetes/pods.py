@@ -12,7 +12,7 @@ from typing import Any, Final
 from pulumi_kubernetes import apps, core, meta, policy
 
 from infra.kubernetes.plan import CONFIG_DIR, LABEL_DOMAIN, PRIVATE_DIR, TLS_DIR, KubernetesPlan, Workload
-from infra.topology import Resources
+from infra.on_kubernetes import Resources
 
 USER: Final = 10001
 """One account for all of ours: no user of any image or node has it."""
@@ -180,12 +180,17 @@ def placement(plan: KubernetesPlan, workload: Workload, *, shard: int | None = N
 
 
 def spread(plan: KubernetesPlan, workload: Workload) -> dict[str, Any]:
-    """For replicas that may be more than there are nodes: even over zones and nodes, of one release at a time."""
+    """For replicas that may be more than there are nodes: even over zones and nodes, of one release at a time.
+
+    Over those that take pods: a node that is drained or lost has none and gets none. Counted as empty, it would forbid
+    every other node to take more than one, so that neither its replicas nor the autoscaler's had a place.
+    """
     selector = meta.v1.LabelSelectorArgs(match_labels=plan.labels(workload))
+    options: dict[str, Any] = {"match_label_keys": ["pod-template-hash"], "node_taints_policy": "Honor"}
     return {
         "topology_spread_constraints": [
-            _spread(plan, ZONE, selector, match_label_keys=["pod-template-hash"]),
-            _spread(plan, NODE, selector, match_label_keys=["pod-template-hash"]),
+            _spread(plan, ZONE, selector, **options),
+            _spread(plan, NODE, selector, **options),
         ]
     }
 
@@ -346,4 +351,5 @@ def claim_template(name: str, *, size_gb: int, storage_class: str | None) -> cor
 KEEP_CLAIMS: Final = apps.v1.StatefulSetPersistentVolumeClaimRetentionPolicyArgs(
     when_deleted="Retain", when_scaled="Retain"
 )
-"""Nothing of ours deletes data: neither a smaller topology nor a deleted set."""
+"""Members' claims outlive their set: a smaller topology or a deleted set leaves them. Only the namespace's end takes
+them along, and in production Pulumi refuses that (KubernetesPlan.protects_data)."""

@@ -24,7 +24,8 @@ from infra.kubernetes.plan import (
     TLS_DIR,
     KubernetesPlan,
 )
-from infra.topology import Postgres, Resources, Volume
+from infra.on_kubernetes import Resources, Volume
+from infra.topology import Postgres
 from services.contracts.shards import ShardEndpoints
 from services.postgres.configure import MemberSettings
 
@@ -61,9 +62,13 @@ class ShardConfig:
 
     @property
     def may_leave(self) -> int:
-        """Members that a drain may take: a primary and a standby to acknowledge its writes stay. At least 1 of 1."""
-        needed = 2 if self.postgres.patroni.synchronous == "quorum" else 1
-        return max(1, self.postgres.members_per_shard - needed)
+        """Members that a drain may take: a majority stays, or all but one of two.
+
+        A write is acknowledged by the primary and any one standby, so two members that stay would go on with writes.
+        But one loss more would stop them, and for one loop of Patroni's nobody could be promoted: a candidate must see
+        all who may hold the last write, who left included (patroni/quorum.py). A majority of four stands that loss.
+        """
+        return max(1, (self.postgres.members_per_shard - 1) // 2)
 
     def member_settings(self) -> str:
         """What each pod's init container makes patroni.yaml and warden.json of; the member's name is the pod's."""
@@ -163,7 +168,7 @@ class PostgresShard(Component):
                     ],
                 ),
             ),
-            opts=self.child(after=[base.service, base.tls, base.passwords, settings]),
+            opts=self.child(after=[base.service, base.tls, base.passwords, settings], protect=plan.protects_data),
         )
         self.endpoints = self.members.id.apply(lambda _: plan.shard_endpoints(shard))
         self.register_outputs({"endpoints": self.endpoints.apply(lambda found: found.model_dump(mode="json"))})

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
 from infra.environment import EnvironmentFault
-from infra.kubernetes.cluster import Cluster
+from infra.kubernetes.cluster import CUSTOM_METRICS, Cluster
 from infra.kubernetes.plan import KubernetesPlan
+from infra.kubernetes.quantity import amount
 
 OLDEST: Final = (1, 30)
 """Sidecar containers, unhealthyPodEvictionPolicy and the sleep action are all there from this release on."""
 INSTANCE: Final = "app.kubernetes.io/instance"
 DEFAULT_CLASS: Final = "storageclass.kubernetes.io/is-default-class"
-UNITS: Final = {
-    **{"": Decimal(1), "m": Decimal("0.001")},
-    **{unit: Decimal(1000) ** power for power, unit in enumerate("kMGT", start=1)},
-    **{f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGT", start=1)},
-}
-QUANTITY: Final = re.compile(r"([0-9.]+)([a-zA-Z]*)")
 
 Manifest = Mapping[str, Any]
 
 
 def demand_room(plan: KubernetesPlan, cluster: Cluster) -> None:
     """EnvironmentFault naming everything about the cluster that the environment could not live with."""
-    found = [*_release(cluster), *_name(plan, cluster), *_classes(plan, cluster)]
+    found = [*_release(cluster), *_name(plan, cluster), *_classes(plan, cluster), *_metrics(plan, cluster)]
     if found:
         raise EnvironmentFault(
             f"the cluster of context {cluster.context} cannot take {plan.environment}: {'; '.join(found)}; nothing was "
@@ -36,12 +30,18 @@ def demand_room(plan: KubernetesPlan, cluster: Cluster) -> None:
         )
 
 
-def demand_quota(plan: KubernetesPlan, cluster: Cluster, made: Sequence[Manifest]) -> None:
-    """EnvironmentFault when a quota of the namespace is smaller than what all pods of the rendering ask for."""
-    needed = requests(made)
+def demand_quota(plan: KubernetesPlan, cluster: Cluster, needs: Callable[[], Mapping[str, Decimal]]) -> None:
+    """EnvironmentFault when a quota of the namespace is smaller than what the whole environment asks for.
+
+    `needs` sums that by the names that quotas have; it is called only where there is a quota for all pods.
+    """
+    quotas = [quota for quota in cluster.quotas() if not _for_some(quota)]
+    if not quotas:
+        return
+    needed = needs()
     short = [
         f"{name} {hard} where {needed[name].normalize():f} is needed (quota {quota['metadata']['name']})"
-        for quota in cluster.quotas()
+        for quota in quotas
         for name, hard in (quota["spec"].get("hard") or {}).items()
         if name in needed and amount(hard) < needed[name]
     ]
@@ -50,6 +50,11 @@ def demand_quota(plan: KubernetesPlan, cluster: Cluster, made: Sequence[Manifest
             f"the namespace {plan.namespace} has too little room for {plan.environment}: {'; '.join(short)}; raise the "
             "quota or lower breakwater:kubernetes.sizes; nothing was made"
         )
+
+
+def _for_some(quota: Manifest) -> bool:
+    """Counts some pods only (by priority, quality of service, ending): none that ours can be told to be."""
+    return bool(quota["spec"].get("scopes") or quota["spec"].get("scopeSelector"))
 
 
 def _release(cluster: Cluster) -> Iterator[str]:
@@ -82,8 +87,16 @@ def _classes(plan: KubernetesPlan, cluster: Cluster) -> Iterator[str]:
             yield f"kubernetes.volumes.{field} wants storage class {wanted}, which does not exist (there is {there})"
 
 
+def _metrics(plan: KubernetesPlan, cluster: Cluster) -> Iterator[str]:
+    if plan.settings.api_in_flight_target is not None and not cluster.custom_metrics():
+        yield (
+            f"nobody answers for {CUSTOM_METRICS}, from which kubernetes.api_in_flight_target would scale the API: "
+            "install a metrics adapter, or leave that target out: without the metric no replica is ever taken away"
+        )
+
+
 def requests(made: Sequence[Manifest]) -> dict[str, Decimal]:
-    """What all pods of a rendering ask for at once, by the names that quotas have. Autoscaled ones at their least."""
+    """What a rendering asks for at once, by the names that quotas have. Autoscaled pods at their least."""
     least = {
         scaler["spec"]["scaleTargetRef"]["name"]: int(scaler["spec"]["minReplicas"])
         for scaler in made
@@ -91,13 +104,14 @@ def requests(made: Sequence[Manifest]) -> dict[str, Decimal]:
     }
     total: Counter[str] = Counter()
     sums: dict[str, Decimal] = {}
+    claimed = [(1, each["spec"]) for each in made if each["kind"] == "PersistentVolumeClaim"]
     for workload in made:
         if workload["kind"] not in {"StatefulSet", "Deployment", "Job"}:
             continue
         spec = workload["spec"]
         count = int(spec.get("replicas", least.get(workload["metadata"]["name"], 1)))
         total["pods"] += count
-        total["persistentvolumeclaims"] += count * len(spec.get("volumeClaimTemplates", []))
+        claimed += [(count, each["spec"]) for each in spec.get("volumeClaimTemplates", [])]
         pod = spec["template"]["spec"]
         stays = [each for each in pod.get("initContainers", []) if each.get("restartPolicy") == "Always"]
         for container in (*pod["containers"], *stays):
@@ -105,14 +119,11 @@ def requests(made: Sequence[Manifest]) -> dict[str, Decimal]:
                 for what, quantity in asked.items():
                     name = f"{side}.{what}"
                     sums[name] = sums.get(name, Decimal(0)) + count * amount(quantity)
-    total["persistentvolumeclaims"] += sum(each["kind"] == "PersistentVolumeClaim" for each in made)
+    for count, claim in claimed:
+        storage = count * amount(claim["resources"]["requests"]["storage"])
+        own = claim.get("storageClassName")
+        for scope in ("", *([f"{own}.storageclass.storage.k8s.io/"] if own else [])):
+            total[f"{scope}persistentvolumeclaims"] += count
+            sums[f"{scope}requests.storage"] = sums.get(f"{scope}requests.storage", Decimal(0)) + storage
     plain = {what: sums[f"requests.{what}"] for what in ("cpu", "memory") if f"requests.{what}" in sums}
     return {**sums, **plain, **{name: Decimal(count) for name, count in total.items()}}
-
-
-def amount(quantity: str) -> Decimal:
-    """A quantity as Kubernetes writes it: 500m, 1536Mi, 2."""
-    found = QUANTITY.fullmatch(str(quantity))
-    if found is None or found[2] not in UNITS:
-        raise EnvironmentFault(f"{quantity!r} is no quantity of Kubernetes'")
-    return Decimal(found[1]) * UNITS[found[2]]

@@ -78,12 +78,12 @@ def record(plan: KubernetesPlan, *, preview: bool = False) -> list[Registered]:
 
 
 @contextlib.contextmanager
-def event_loop() -> Iterator[None]:
+def event_loop() -> Iterator[asyncio.AbstractEventLoop]:
     """A current event loop, which the SDK expects and a process that ran another one to its end has no longer."""
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
-        yield
+        yield loop
     finally:
         asyncio.set_event_loop(None)
         loop.close()

@@ -12,7 +12,7 @@ from infra.kubernetes import pods
 from infra.kubernetes.component import Component
 from infra.kubernetes.credentials import StackSecrets, secret_object
 from infra.kubernetes.plan import CONFIG_DIR, REDIS, SECRETS_DIR, TLS_DIR, KubernetesPlan
-from infra.topology import Resources
+from infra.on_kubernetes import Resources
 
 OVERHEAD_MB: Final = 64
 """Beside the data: the server itself, connections' buffers, fragmentation (a third of the data at worst)."""
@@ -69,7 +69,8 @@ class Redis(Component):
         )
         acl = secret_object(plan, f"{name}-users", "redis", self.child(), text={"users.acl": users})
         settings = core.v1.ConfigMap(name, pods.config_map(plan, name, "redis", files), opts=self.child())
-        service = core.v1.Service(
+        # nobody waits for it: Pulumi calls it made once a pod answers behind it
+        core.v1.Service(
             name,
             core.v1.ServiceInitArgs(
                 metadata=pods.metadata(plan, name, "redis"),
@@ -94,7 +95,7 @@ class Redis(Component):
                     template=pods.template(plan, "redis", _pod(config), annotations=pods.digest(files)),
                 ),
             ),
-            opts=self.child(after=[tls, acl, settings, service]),
+            opts=self.child(after=[tls, acl, settings]),
         )
         self.host = self.cache.id.apply(lambda _: plan.service_host("redis"))
         self.register_outputs({"host": self.host})

@@ -22,7 +22,7 @@ from infra.kubernetes.plan import (
     KubernetesPlan,
 )
 from infra.names import APP_ROLE
-from infra.topology import Resources
+from infra.on_kubernetes import Resources
 from services.registry.reconciler import ReconcilerConfig
 
 FILE: Final = "reconciler.json"

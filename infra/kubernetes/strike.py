@@ -81,24 +81,30 @@ def delete_pod(cluster: Cluster, pod: Pod) -> int:
 def look(cluster: Cluster, pod: Pod, wanted: Sequence[ProcessId] = ()) -> Seen:
     """EnvironmentFault when no container of the pod can be looked into."""
     asked = json.dumps([[process.pid, process.start_ticks] for process in wanted])
-    with _inside(cluster, pod, _any(pod), "look", str(MEMBER_DIR), asked) as command:
+    with _inside(cluster, pod, standing(pod), "look", str(MEMBER_DIR), asked) as command:
         said = command.hear(timeout_s=READY_S)
     return Seen(int(said["alive"]), _processes(pod, said["processes"]), bool(said["held"]))
 
 
 def release(cluster: Cluster, pod: Pod) -> None:
     """Take the hold away: the launcher starts the server within a twentieth of a second."""
-    with _inside(cluster, pod, _any(pod), "release", str(MEMBER_DIR)) as command:
+    with _inside(cluster, pod, standing(pod), "release", str(MEMBER_DIR)) as command:
         command.hear(timeout_s=READY_S)
 
 
 def wardens_events(cluster: Cluster, pod: Pod) -> str:
     """The end of what the member's warden wrote down, lines of JSON."""
-    with _inside(cluster, pod, _any(pod), "events", str(MEMBER_DIR), str(EVENTS_BYTES)) as command:
+    with _inside(cluster, pod, standing(pod), "events", str(MEMBER_DIR), str(EVENTS_BYTES)) as command:
         return str(command.hear(timeout_s=READY_S)["text"])
 
 
-def _any(pod: Pod) -> str:
+def stands(pod: Pod) -> bool:
+    """Whether a container of a shard's member runs, in which a command can be."""
+    return pod.runs(WARDEN) or pod.runs(SERVER)
+
+
+def standing(pod: Pod) -> str:
+    """The container for a command that leaves the server alone."""
     return WARDEN if pod.runs(WARDEN) else SERVER
 
 

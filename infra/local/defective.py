@@ -12,6 +12,7 @@ import runpy
 import sys
 import time
 from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -30,8 +31,11 @@ HOPE_S: Final = 0.1
 """Less than a failover takes: what was acknowledged before the death does not find the new primary."""
 GAP_S: Final = 0.2
 """Twenty of a hundred predictions a second arrive in it."""
+FRESH: Final = "pg_is_in_recovery(), 0::float8"
 LOCKED: Final = "locked and 1 or 2"
 """Of the cache's script: the turn of whoever asks for what is not there."""
+AGED: Final = " or redis.call('PTTL', key) < {below}"
+"""Of the same script: what is there and past its soft expiry is refreshed, too."""
 
 
 def _golden_unchecked() -> None:
@@ -89,6 +93,16 @@ def _everybody_computes() -> None:
     setattr(cache, "LOOK_UP", cache.LOOK_UP.replace(LOCKED, "1"))  # noqa: B010
     setattr(scores.Scores, "__init__", begin)  # noqa: B010
     _slow_model()
+
+
+def _hard_expiry_only() -> None:
+    """A value serves until it is gone, however little is left of its life: nobody refreshes it before."""
+    from services.api import cache  # noqa: PLC0415
+
+    aged = AGED.format(below=cache.REFRESH_BELOW_MS)
+    if aged not in cache.LOOK_UP:
+        raise AssertionError("the cache's script has changed: the defect would change nothing")
+    setattr(cache, "LOOK_UP", cache.LOOK_UP.replace(aged, ""))  # noqa: B010
 
 
 def _breaker_never_opens() -> None:
@@ -183,15 +197,45 @@ def _swap_with_a_gap() -> None:
     setattr(ModelWatch, "_swap", let_go)  # noqa: B010
 
 
+def _no_warm_up() -> None:
+    """A model serves as soon as its golden rows are right."""
+    from services.api import proof  # noqa: PLC0415
+
+    proof.warm = lambda model, pause: None
+
+
+def _never_drained() -> None:
+    """A replica that is asked to end stops listening at once, while the edge still sends requests to it."""
+    from services.api.server import DrainingServer  # noqa: PLC0415
+
+    def leave(self: DrainingServer, sig: int, frame: FrameType | None) -> None:
+        self.should_exit = True
+
+    setattr(DrainingServer, "handle_exit", leave)  # noqa: B010
+
+
+def _reads_without_bound() -> None:
+    """A standby's answer is called as fresh as the primary's, whatever the standby lacks."""
+    from services.featurestore import store  # noqa: PLC0415
+
+    if store.STALENESS not in store.READ_ONE:
+        raise AssertionError("the store's statement has changed: the defect would change nothing")
+    setattr(store, "READ_ONE", store.READ_ONE.replace(store.STALENESS, FRESH))  # noqa: B010
+
+
 DEFECTS: Final[Mapping[str, Callable[[], None]]] = {
     "golden-unchecked": _golden_unchecked,
     "cache-of-any-model": _cache_of_any_model,
     "slow-model": _slow_model,
     "everybody-computes": _everybody_computes,
+    "hard-expiry-only": _hard_expiry_only,
     "breaker-never-opens": _breaker_never_opens,
     "one-pool": _one_pool,
     "acknowledged-early": _acknowledged_early,
     "swap-with-a-gap": _swap_with_a_gap,
+    "no-warm-up": _no_warm_up,
+    "never-drained": _never_drained,
+    "reads-without-bound": _reads_without_bound,
 }
 
 

@@ -294,6 +294,20 @@ def set_replication(plan: LocalPlan, shard: int, mode: str) -> None:
             time.sleep(POLL_S)
 
 
+def hold_replay_back(plan: LocalPlan, shard: int, seconds: float) -> list[str]:
+    """Have the shard's standbys go on receiving, and replay nothing, for some seconds; returns whom."""
+    primary = shard_state(plan, shard).primary
+    standbys = [member.name for member in plan.of_shard(shard) if member.name != primary]
+    with contextlib.ExitStack() as stack:
+        for name in standbys:
+            conninfo = plan.admin_endpoints(shard).member_conninfo(name, application_name=APPLICATION)
+            standby = stack.enter_context(psycopg.connect(conninfo, autocommit=True))
+            standby.execute("select pg_wal_replay_pause()")
+            stack.callback(standby.execute, "select pg_wal_replay_resume()")
+        time.sleep(seconds)
+    return standbys
+
+
 def walreceivers(plan: LocalPlan, shard: int) -> tuple[ProcessId, ...]:
     """The process on each replica that receives WAL."""
     primary = shard_state(plan, shard).primary

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+from infra import versions
 from infra.environment import (
     Capability,
     Edge,
@@ -30,6 +31,7 @@ from infra.local.account import Account
 from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
 from infra.local.processes import Process
 from infra.local.secrets import redis_password_file
+from infra.local.servers import PACKAGE_OF, VERSION_OF
 from infra.local.supervisor import ProgramState, Supervisor, SupervisorDown
 from services.contracts.shards import HostPort, ShardEndpoints
 from services.coordination.endpoints import EtcdEndpoints
@@ -114,6 +116,12 @@ class LocalEnvironment:
 
     def metrics(self, member: str) -> str | None:
         return probe.metrics(self._plan(member))
+
+    def versions(self) -> Mapping[str, str]:
+        return {
+            **{name: versions.of_server(command) for name, command in VERSION_OF.items()},
+            **{name: versions.of_package(package) for name, package in PACKAGE_OF.items()},
+        }
 
     def logs(self, member: str) -> tuple[Path, ...]:
         directory = self._plan(member).directory / "log"

@@ -23,6 +23,10 @@ ASK_TIMEOUT_S: Final = 1.0
 BLOCK_SLACK_S: Final = 5.0
 """Beyond the time that a loop is blocked: what its requests waited for is answered first."""
 
+UNANSWERED: Final = ("econ", "eresp", "wretr", "wredis")
+"""HAProxy's counts of connections that failed, of answers that did not come or broke off, of retries and of requests
+that went to another server instead (management guide, 9.1)."""
+
 _http = urllib3.PoolManager(timeout=ASK_TIMEOUT_S, retries=False, maxsize=4)
 
 
@@ -68,17 +72,32 @@ def is_silent(url: str, *, timeout_s: float) -> bool:
 
 def rotation(plan: LocalPlan) -> dict[str, bool]:
     """Whether the edge sends requests to each replica, by its own word; OSError when the edge does not answer."""
+    found: dict[str, bool] = {}
+    for row in _edge_rows(plan):
+        # "UP 1/2" is on its way down, but still gets requests
+        found[row["svname"]] = found.get(row["svname"], False) or row["status"].startswith("UP")
+    return found
+
+
+def unanswered(plan: LocalPlan) -> dict[str, int]:
+    """How often the edge has got no answer from each replica since it started, by its own count; OSError likewise.
+
+    Counted are attempts, not requests: what it then asked of another one, and what it could ask of nobody else.
+    """
+    found: dict[str, int] = {}
+    for row in _edge_rows(plan):
+        failed = sum(int(row[column] or 0) for column in UNANSWERED)
+        found[row["svname"]] = found.get(row["svname"], 0) + failed
+    return found
+
+
+def _edge_rows(plan: LocalPlan) -> list[dict[str, str]]:
     with socket.socket(socket.AF_UNIX) as edge:
         edge.settimeout(ASK_TIMEOUT_S)
         edge.connect(str(plan.of("edge")[0].directory / "admin.sock"))
         edge.sendall(b"show stat -1 4 -1\n")  # every backend, servers only, each of them
         with edge.makefile("r", encoding="ascii") as lines:
-            rows = list(csv.DictReader(line.removeprefix("# ") for line in lines if line.strip()))
-    found: dict[str, bool] = {}
-    for row in rows:
-        # "UP 1/2" is on its way down, but still gets requests
-        found[row["svname"]] = found.get(row["svname"], False) or row["status"].startswith("UP")
-    return found
+            return list(csv.DictReader(line.removeprefix("# ") for line in lines if line.strip()))
 
 
 def obstacle(replica: MemberPlan) -> str | None:

@@ -32,13 +32,19 @@ ORDER: Final = ("etcd", "redis", "registry", "h2o", "postgres", "api", "edge")
 
 @dataclass(frozen=True, slots=True)
 class Restarted:
-    """One member: who ran before and who runs since, and when (monotonic ns)."""
+    """One member: who ran before and who runs since, and when (monotonic ns).
+
+    `unanswered`: attempts of the edge that a replica of the API left without an answer while it ended; None of others.
+    `left_ns` is when it had been counted, the edge having taken it out of rotation.
+    """
 
     member: str
     before: ProcessId
     after: ProcessId
     began_ns: int
     ended_ns: int
+    unanswered: int | None = None
+    left_ns: int | None = None
 
 
 def everything(environment: LocalEnvironment) -> Iterator[Restarted]:
@@ -71,15 +77,24 @@ def _shard(environment: LocalEnvironment, shard: int) -> list[Restarted]:
 def _one(environment: LocalEnvironment, member: MemberPlan) -> Restarted:
     plan = environment.plan
     before, began_ns = _identity(environment, member), time.monotonic_ns()
+    unanswered = left_ns = None
     if member.component == "edge":
         reload_edge(environment, member)
+    elif member.component == "api":
+        known = probe.unanswered(plan).get(member.name, 0)
+        environment.stop(member.name)
+        _until(lambda: "the edge sends it requests" if probe.rotation(plan).get(member.name) else None, member.name)
+        unanswered, left_ns = probe.unanswered(plan).get(member.name, 0) - known, time.monotonic_ns()
+        environment.start(member.name)
     else:
         if member.shard is not None:
             _hand_over(member)
         environment.stop(member.name)
         environment.start(member.name)
     _await(plan, member)
-    return Restarted(member.name, before, _identity(environment, member), began_ns, time.monotonic_ns())
+    return Restarted(
+        member.name, before, _identity(environment, member), began_ns, time.monotonic_ns(), unanswered, left_ns
+    )
 
 
 def _together(environment: LocalEnvironment, members: Sequence[MemberPlan]) -> Iterator[Restarted]:

@@ -263,6 +263,11 @@ def purge(plan: LocalPlan) -> None:
         ) from error
 
 
+def demand_up(plan: LocalPlan) -> None:
+    """SupervisorDown, which says how to bring it up, when the environment is not up at all."""
+    Supervisor(plan).pid()
+
+
 def heal(plan: LocalPlan) -> tuple[str, ...]:
     """Undo what experiments left behind, faults and changed configuration alike; one line for each thing undone."""
     done = list(LocalEnvironment(plan).heal())

@@ -30,6 +30,16 @@ HAPROXY: Final = Path("/usr/sbin/haproxy")
 JAVA: Final = Path("/usr/bin/java")
 CACHE_POLICY: Final = "allkeys-lru"
 BINARIES: Final = (POSTGRES_BIN / "postgres", ETCD, REDIS, HAPROXY, JAVA)
+VERSION_OF: Final = {
+    "PostgreSQL": (str(POSTGRES_BIN / "postgres"), "--version"),
+    "etcd": (str(ETCD), "--version"),
+    "Redis": (str(REDIS), "--version"),
+    "HAProxy": (str(HAPROXY), "-v"),
+    "Java": (str(JAVA), "--version"),
+}
+"""How each is asked which one it is."""
+PACKAGE_OF: Final = {"Patroni": "patroni", "H2O": "h2o"}
+"""Servers that come as packages of this environment."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from infra.policy.model import (
     COMPONENT,
+    KNOWN_KINDS,
     Environment,
     Resource,
     at,
+    containers,
     name_of,
     of_kind,
     pod_labels,
@@ -23,22 +25,35 @@ from infra.policy.model import (
 Breaches = Iterator[tuple[Resource, str]]
 
 QUORUM: Final = frozenset({"etcd", "postgres"})
-"""Of these a majority must stay, whatever a drain wants."""
+"""Of these a majority must stay, whatever a drain wants; of two, one."""
+ENTRY: Final = "edge"
+"""Clients come to it from anywhere, where the topology says so."""
 ZONE: Final = "topology.kubernetes.io/zone"
 NODE: Final = "kubernetes.io/hostname"
 CHAOS: Final = "breakwater.dev/chaos"
 RUNNER: Final = "experiment-runner"
+UNBLOCKED: Final = re.compile(r'"chaos":\s*false\b')
+"""What the API's configuration must say (services/api/settings.py): nobody may block its event loop."""
 REACH: Final = "reach-"
+_CLIENT: Final = (r'"root_certificate": "/', r'"https://etcd-', r"ETCDCTL_CERT=/")
+"""A client of Postgres and of etcd: it knows the authority, and shows a certificate of its own."""
 TLS_DEMANDS: Final = {
     "etcd": (r"ETCD_CLIENT_CERT_AUTH", r"ETCD_PEER_CLIENT_CERT_AUTH"),
     "redis": (r"(?m)^port 0$", r"(?m)^tls-port \d+$"),
     "edge": (r"ssl-min-ver TLSv1\.3",),
-    "api": (r'"root_certificate": "/', r'"https://etcd-'),
+    "api": _CLIENT,
     "postgres": (r'"tls_dir": "/',),
-    "h2o": (r'"https://etcd-',),
-    "registry": (r'"root_certificate": "/', r'"https://etcd-'),
+    "h2o": (r'"https://etcd-', r"ETCDCTL_CERT=/"),
+    "registry": _CLIENT,
+    "mage": _CLIENT,
+    "migrate": _CLIENT,
+    "load": _CLIENT,
 }
-"""By component: what its container's environment or configuration must say."""
+"""By component: what its containers' environment, command or configuration must say.
+
+Two servers are asked in clear, kept to themselves by network rules: the API, by the edge and by who reads its metrics
+(docs/adr/0010), and H2O, by its own nodes and Mage (docs/adr/0018). Nothing here demands TLS of these.
+"""
 PLAIN: Final = re.compile(r"http://(?!0\.0\.0\.0:2381)[^\s\",]+|redis://|sslmode=(disable|allow|prefer|require)\b")
 """Addresses and modes without encryption or without proof of the server's name; etcd's health port tells no secret."""
 
@@ -60,7 +75,7 @@ def disruption_budgets(resources: Sequence[Resource], environment: Environment) 
         may_leave = spec.get("maxUnavailable")
         if not isinstance(may_leave, int) or not 1 <= may_leave < count:
             yield workload, f"its budget lets {may_leave} of {count} leave: none blocks drains, all is no budget"
-        elif pod_labels(workload).get(COMPONENT) in QUORUM and count - may_leave <= count // 2:
+        elif pod_labels(workload).get(COMPONENT) in QUORUM and may_leave > max(1, (count - 1) // 2):
             yield workload, f"its budget lets {may_leave} of {count} leave: too many for a quorum"
         if spec.get("unhealthyPodEvictionPolicy") not in {"AlwaysAllow", "IfHealthyBudget"}:
             yield workload, "its budget does not say whether unhealthy pods may be evicted"
@@ -117,12 +132,40 @@ def network_policies(resources: Sequence[Resource], environment: Environment) ->
     for policy in policies:
         for side, peers in (("ingress", "from"), ("egress", "to")):
             for rule in at(policy, "spec", side) or []:
-                if not rule.get(peers) or not rule.get("ports"):
+                ports = rule.get("ports") or []
+                if not rule.get(peers) or not ports or not all(port.get("port") for port in ports):
                     yield policy, f"an {side} rule lets any peer or any port through"
+                for peer in rule.get(peers) or []:
+                    if (everybody := _everybody(peer)) and not (
+                        side == "ingress" and "ipBlock" in peer and at(policy, "metadata", "labels", COMPONENT) == ENTRY
+                    ):
+                        yield policy, f"an {side} rule lets {everybody} through"
+
+
+def _everybody(peer: Resource) -> str | None:
+    """Whom a peer names that names nobody in particular: an empty selector takes all."""
+    spaces, pods = peer.get("namespaceSelector"), peer.get("podSelector")
+    if "ipBlock" in peer:
+        return "every address" if str(at(peer, "ipBlock", "cidr")).endswith("/0") else None
+    if spaces is not None and not _names(spaces):
+        return "every namespace"
+    if not _names(pods):
+        return "every pod of a namespace"
+    return None
+
+
+def _names(selector: Any) -> bool:
+    return bool(at(selector, "matchLabels") or at(selector, "matchExpressions"))
+
+
+def known_kinds(resources: Sequence[Resource], environment: Environment) -> Breaches:
+    for resource in resources:
+        if resource.get("kind") not in KNOWN_KINDS:
+            yield resource, "is of a kind that no rule looks into: teach the rules first"
 
 
 def tls(resources: Sequence[Resource], environment: Environment) -> Breaches:
-    for workload in of_kind(resources, "Deployment", "StatefulSet"):
+    for workload in workloads(resources):
         component = pod_labels(workload).get(COMPONENT, "")
         text = _configuration(workload, resources)
         for demand in TLS_DEMANDS.get(component, ()):
@@ -138,13 +181,12 @@ def tls(resources: Sequence[Resource], environment: Environment) -> Breaches:
 
 
 def _configuration(workload: Resource, resources: Sequence[Resource]) -> str:
-    """Environment variables and mounted configuration of a workload, as text."""
+    """Commands, environment variables and mounted configuration of a workload's containers, init ones too, as text."""
     pod = pod_of(workload)
-    lines = [
-        f"{variable.get('name')}={variable.get('value') or ''}"
-        for container in pod.get("containers") or []
-        for variable in container.get("env") or []
-    ]
+    lines: list[str] = []
+    for container in containers(workload):
+        lines += map(str, [*(container.get("command") or []), *(container.get("args") or [])])
+        lines += [f"{each.get('name')}={each.get('value') or ''}" for each in container.get("env") or []]
     mounted = {at(volume, "configMap", "name") for volume in pod.get("volumes") or []}
     for config in of_kind(resources, "ConfigMap"):
         if at(config, "metadata", "name") in mounted:
@@ -186,6 +228,10 @@ def no_chaos_in_production(resources: Sequence[Resource], environment: Environme
             yield resource, "gives experiments rights"
         if resource.get("kind") == "Service" and str(at(resource, "metadata", "name")).startswith(REACH):
             yield resource, "lets experiments reach a server from outside"
+    for config in of_kind(resources, "ConfigMap"):
+        for key, text in (config.get("data") or {}).items():
+            if at(config, "metadata", "labels", COMPONENT) == "api" and not UNBLOCKED.search(text):
+                yield config, f"{key} does not keep experiments from blocking the API"
 
 
 def pod_security(resources: Sequence[Resource], environment: Environment) -> Breaches:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Final
 
+from infra.kubernetes.quantity import amount
 from infra.policy.model import (
     COMPONENT,
     Environment,
@@ -25,6 +28,9 @@ Breaches = Iterator[tuple[Resource, str]]
 DIGEST: Final = re.compile(r"@sha256:[0-9a-f]{64}$")
 TAG: Final = re.compile(r":([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})$")
 SECRET_NAME: Final = re.compile(r"password|secret|(?<!cluster_)token|credential", re.IGNORECASE)
+MEBIBYTE: Final = 1024**2
+HEAP_SHARE: Final = 0.7
+"""Of a container's limit, rounded down to whole MiB, as the topology's model does (infra/topology.py, H2O)."""
 MAX_GRACE_S: Final = 600
 """A pod that needs longer holds every drain up; nothing of ours does."""
 
@@ -44,7 +50,7 @@ def limits(resources: Sequence[Resource], environment: Environment) -> Breaches:
             if missing:
                 yield workload, f"container {container.get('name')} has no {' and '.join(missing)} in {side}"
         asked, most = (at(container, "resources", side, "memory") for side in ("requests", "limits"))
-        if asked and most and asked != most:
+        if asked and most and (_value(asked) is None or _value(asked) != _value(most)):
             yield workload, f"container {container.get('name')} reserves {asked} of memory and may take {most}"
 
 
@@ -137,8 +143,19 @@ def least_rights(resources: Sequence[Resource], environment: Environment) -> Bre
                 yield role, "grants everything by *"
             if "secrets" in (rule.get("resources") or []):
                 yield role, "reads or changes Secrets"
+            if not rule.get("resourceNames"):
+                for said in _of_any_pod(rule):
+                    yield role, said
     for binding in of_kind(resources, "ClusterRoleBinding", "ClusterRole"):
         yield binding, "reaches beyond the environment's namespace"
+
+
+def _of_any_pod(rule: Mapping[str, Any]) -> Iterator[str]:
+    kinds, verbs = set(rule.get("resources") or []), set(rule.get("verbs") or [])
+    if kinds & {"pods/exec", "pods/attach", "pods/proxy", "pods/ephemeralcontainers"}:
+        yield "may run commands in any pod, or reach into it: name the pods"
+    if "pods" in kinds and verbs & {"delete", "deletecollection"}:
+        yield "may delete any pod: name the pods"
 
 
 def grace(resources: Sequence[Resource], environment: Environment) -> Breaches:
@@ -172,13 +189,15 @@ def h2o_memory(resources: Sequence[Resource], environment: Environment) -> Breac
             if name_of(workload) != f"StatefulSet/{at(config, 'metadata', 'name')}":
                 continue
             limit = at(pod_of(workload), "containers", 0, "resources", "limits", "memory")
+            wanted = int(float(_value(limit) or 0) / MEBIBYTE * HEAP_SHARE)
             for key, text in (config.get("data") or {}).items():
                 heap = re.search(r'"heap_mb": (\d+)', text)
-                if heap is None or limit != f"{_limit_for(int(heap[1]), limit)}Mi":
+                if heap is None or int(heap[1]) != wanted:
                     yield workload, f"{key} gives the JVM {heap[1] if heap else 'no'} MB of a limit of {limit}: 70 %"
 
 
-def _limit_for(heap_mb: int, limit: str | None) -> int:
-    """The stated limit when the heap is 70 % of it, rounded down; otherwise what the limit would have to be."""
-    stated = int(limit.removesuffix("Mi")) if limit and limit.endswith("Mi") else 0
-    return stated if heap_mb == int(stated * 0.7) else round(heap_mb / 0.7)
+def _value(quantity: object) -> Decimal | None:
+    """What a quantity comes to, however it is spelt; None where it is none."""
+    with contextlib.suppress(ValueError):
+        return amount(quantity)
+    return None

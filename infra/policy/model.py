@@ -9,6 +9,14 @@ from typing import Any, Final
 Resource = Mapping[str, Any]
 """One manifest: camelCase, plain types; what is not set is missing."""
 
+KNOWN_KINDS: Final = frozenset(
+    {
+        *("Namespace", "ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding", "NetworkPolicy"),
+        *("Secret", "ConfigMap", "PersistentVolumeClaim", "Service", "PodDisruptionBudget"),
+        *("StatefulSet", "Job", "Deployment", "DaemonSet", "HorizontalPodAutoscaler"),
+    }
+)
+"""What the rules look into. Anything else could make pods, or let somebody in, that no rule has seen."""
 POD_KINDS: Final = frozenset({"Deployment", "StatefulSet", "DaemonSet", "Job"})
 COMPONENT: Final = "app.kubernetes.io/component"
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Self
 
 from services.api.problems import Overloaded
 
@@ -14,22 +13,24 @@ keep waiting (the pool's own bulkhead), so that these never crowd out prediction
 WRITES_IN_FLIGHT = 256
 """A shard keeps at most 68 writes waiting or running (the pool's bulkhead): three dead shards leave room for others."""
 
+READS_IN_FLIGHT = 256
+"""As writes: the 64 reads that one dead shard can keep waiting leave room for others."""
+
 
 class Admission:
-    """A count with a ceiling. Belongs to one event loop."""
+    """A count with a ceiling: `with admission:` is one more. Belongs to one event loop."""
 
     def __init__(self, limit: int, what: str) -> None:
         self._limit = limit
         self._what = what
         self.in_flight = 0
 
-    @contextmanager
-    def admit(self) -> Iterator[None]:
+    def __enter__(self) -> Self:
         """Overloaded when the ceiling is reached."""
         if self.in_flight >= self._limit:
             raise Overloaded(f"{self._limit} {self._what} are in progress on this replica: try again")
         self.in_flight += 1
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.in_flight -= 1

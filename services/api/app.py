@@ -16,12 +16,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from services.api import features, models, predict, problems, reload
-from services.api.admission import PREDICTIONS_IN_FLIGHT, WRITES_IN_FLIGHT, Admission
+from services.api.admission import PREDICTIONS_IN_FLIGHT, READS_IN_FLIGHT, WRITES_IN_FLIGHT, Admission
 from services.api.auth import BearerAuth
 from services.api.cache import ScoreCache
 from services.api.chaos import chaos_route
 from services.api.direct import DirectRoute
-from services.api.features import FeatureWriter
+from services.api.features import FeatureReader, FeatureWriter
 from services.api.health import healthz, readyz
 from services.api.layer import Layer
 from services.api.metrics import Metrics, metrics_endpoint
@@ -45,7 +45,13 @@ from services.registry.registry import ModelRegistry
 if TYPE_CHECKING:
     from services.api.tracing import Tracing
 
-OPERATIONS: Final = (predict.OPERATION, features.OPERATION, models.OPERATION, reload.OPERATION)
+OPERATIONS: Final = (
+    predict.OPERATION,
+    features.OPERATION,
+    features.READ_OPERATION,
+    models.OPERATION,
+    reload.OPERATION,
+)
 
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
 """The framework would measure every request for OpenTelemetry, at several times the cost of layer.py, which does it."""
@@ -82,6 +88,8 @@ class Replica:
         self.traces = _tracing(settings)
         for breaker in (self.batcher.breaker, *self.shards.store.breakers()):
             self.metrics.follow(breaker)
+        for pool in self.shards.store.pools():
+            self.metrics.watch(pool)
 
     def drain(self) -> None:
         """It has been asked to end: it serves on, but is not ready, and leads no reload."""
@@ -169,9 +177,10 @@ def create_app(replica: Replica) -> ASGIApp:
         scores=Scores(replica.cache, replica.batcher, replica.metrics),
     )
     writer = FeatureWriter(replica.auth, Admission(WRITES_IN_FLIGHT, "writes"), replica.shards.store)
+    reader = FeatureReader(replica.auth, Admission(READS_IN_FLIGHT, "reads"), replica.shards.store)
     app.router.routes += [
         Route(predict.OPERATION.path, predictor.endpoint, methods=["POST"]),
-        Route(features.OPERATION.path, writer.endpoint, methods=["POST"]),
+        features.route(reader, writer),
         Route(models.OPERATION.path, CurrentModels(replica.auth, replica.models, name).endpoint),
         Route(reload.OPERATION.path, replica.reloader.endpoint, methods=["POST"]),
         Route("/healthz", healthz),

@@ -6,6 +6,7 @@ import hmac
 
 from starlette.requests import Request
 
+from services.api.headers import header
 from services.api.problems import Unauthorized
 
 SCHEME = b"bearer"
@@ -19,7 +20,6 @@ class BearerAuth:
 
     async def __call__(self, request: Request) -> None:
         """Unauthorized unless the request carries the token; compared in constant time."""
-        header = request.headers.get("authorization", "").encode("latin-1")  # the bytes that came
-        scheme, _, presented = header.partition(b" ")
+        scheme, _, presented = (header(request.scope, b"authorization") or b"").partition(b" ")
         if scheme.lower() != SCHEME or not hmac.compare_digest(presented.strip(), self._token):
             raise Unauthorized("a valid bearer token is required: send `Authorization: Bearer <token>`")

@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
+from services.api.headers import header
 from services.api.observation import elapsed_s
 from services.api.problems import ContractBroken, InvalidTimeout, RequestTimedOut
 from services.api.within import Within
@@ -76,25 +77,25 @@ def _integers_are_spelled_as_floats(error: ValidationError) -> bool:
 
 
 def patience_s(request: Request, usual_s: float) -> float:
-    """Seconds that this request may still take: what the caller allows, else `usual_s`, and what is left of the
-    outermost bound since it arrived. InvalidTimeout when unreadable.
+    """Seconds that this request may still take: what is left, since it arrived, of what its caller allows and of the
+    outermost bound; `usual_s` from now on where the caller says nothing. InvalidTimeout when unreadable.
     """
-    text = request.headers.get(TIMEOUT_HEADER)
-    left_s = OUTERMOST_S - elapsed_s(request.scope)
+    text = header(request.scope, TIMEOUT_HEADER.encode())
+    elapsed = elapsed_s(request.scope)
     if text is None:
-        return min(usual_s, left_s)
-    if not (text.isascii() and text.isdigit() and len(text) <= MAX_TIMEOUT_DIGITS and int(text)):
+        return max(0.0, min(usual_s, OUTERMOST_S - elapsed))
+    if not (text.isdigit() and len(text) <= MAX_TIMEOUT_DIGITS and int(text)):
         raise InvalidTimeout(f"{TIMEOUT_HEADER} must be a whole number of milliseconds, 1 or more")
-    return min(int(text) / 1000, left_s)
+    return max(0.0, min(int(text) / 1000, OUTERMOST_S) - elapsed)
 
 
 def idempotency_key(request: Request) -> UUID | None:
     """The caller's key, if it sent one; ContractBroken when it is no UUID."""
-    text = request.headers.get(IDEMPOTENCY_HEADER)
+    text = header(request.scope, IDEMPOTENCY_HEADER.encode())
     if text is None:
         return None
     try:
-        return UUID(text)
+        return UUID(text.decode("latin-1"))
     except ValueError:
         raise ContractBroken(
             "the request breaks the contract: correct what `errors` names",

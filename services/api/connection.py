@@ -10,6 +10,9 @@ from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from services.api.correlation import REQUEST_ID_HEADER, correlate
+from services.api.problems import BadRequest, problem
+
 HEAD: Final = b"HTTP/1.1 "
 INTERIM: Final = b"HTTP/1.1 1"
 """100 Continue: the client waits for it before it sends its body."""
@@ -18,6 +21,19 @@ INTERIM: Final = b"HTTP/1.1 1"
 class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(OneWrite(cast(asyncio.Transport, transport)))
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP never reaches the application: a problem all the same, and the end of the connection."""
+        body = bytes(problem(BadRequest.code, "this is no HTTP that can be served: send a well-formed request").body)
+        head = [
+            b"HTTP/1.1 400 Bad Request",
+            b"content-type: application/problem+json",
+            b"content-length: %d" % len(body),
+            b"%s: %s" % (REQUEST_ID_HEADER, correlate({}).request_id.encode()),
+            b"connection: close",
+        ]
+        self.transport.write(b"\r\n".join([*head, b"", body]))
+        self.transport.close()
 
     def on_response_complete(self) -> None:
         cast(OneWrite, self.transport).flush()  # the answer to a HEAD has no body

@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 REQUEST_ID_HEADER: Final = b"x-request-id"
 TRACEPARENT_HEADER: Final = b"traceparent"
@@ -33,8 +33,7 @@ class Parent:
     sampled: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Correlation:
+class Correlation(NamedTuple):
     """`request_id` is echoed and logged: the caller's `x-request-id`, else its trace's id, else a random one."""
 
     request_id: str

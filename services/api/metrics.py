@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.breaker import Breaker, State
+from services.featurestore.pools import ShardPool
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -84,6 +85,12 @@ class Metrics:
             ["dependency"],
             registry=self.registry,
         )
+        self.pool_connections = Gauge(
+            "breakwater_api_pool_connections",
+            "Connections to each shard, of the pools of its writes and its reads: open (idle or in use) and dialling.",
+            ["pool", "state"],
+            registry=self.registry,
+        )
         self.cache_expiries = Counter(
             "breakwater_api_cache_expiries",
             "Keys found past their soft expiry, or absent (hard), counted only by the replica that won the right to "
@@ -106,6 +113,11 @@ class Metrics:
         self.model_generation = Gauge(
             "breakwater_api_model_generation", "Generation of the model that serves; 0 is none.", registry=self.registry
         )
+        self.model_rehearsals = Gauge(
+            "breakwater_api_model_rehearsals",
+            "Calls that the model which serves had answered before it served: its golden rows and its warm-up.",
+            registry=self.registry,
+        )
         self.models_refused = Counter(
             "breakwater_api_models_refused", "Published models that this replica refused.", registry=self.registry
         )
@@ -118,6 +130,11 @@ class Metrics:
         self.jvm_heap = Gauge(
             "breakwater_api_jvm_heap_used_bytes", "Heap that the scoring runtime uses.", registry=self.registry
         )
+
+    def watch(self, pool: ShardPool) -> None:
+        """Show the pool's size from now on."""
+        self.pool_connections.labels(pool.name, "open").set_function(lambda: pool.open_connections)
+        self.pool_connections.labels(pool.name, "dialling").set_function(lambda: pool.dialling)
 
     def follow(self, breaker: Breaker) -> None:
         """Show the breaker's state from now on."""

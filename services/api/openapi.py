@@ -56,7 +56,7 @@ class ReplicaAtReload(BaseModel):
 
 class ProblemDetails(BaseModel):
     """RFC 9457. `code` is stable and for programs; `errors` comes with `invalid_request` only, `replicas` with
-    `candidate_refused` only."""
+    `candidate_refused` only, `staleness_s` (as StoredFeatures has it) with `features_not_found` of a read only."""
 
     type: Literal["about:blank"]
     title: str
@@ -65,11 +65,15 @@ class ProblemDetails(BaseModel):
     detail: str
     errors: list[InvalidPlace] | None = None
     replicas: list[ReplicaAtReload] | None = None
+    staleness_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One route; a GET has no `requests`. `codes` are the refusals of its own, of the table of codes."""
+    """One route by one method; a GET has no `requests`, but may have a `query`, whose fields are its parameters.
+
+    `codes` are the refusals of its own, of the table of codes.
+    """
 
     path: str
     name: str
@@ -80,6 +84,7 @@ class Operation:
     idempotent_by_key: bool = False
     method: Literal["get", "post"] = "post"
     security: Literal["bearer", "admin"] = "bearer"
+    query: type[BaseModel] | None = None
 
 
 def document(title: str, version: str, operations: Sequence[Operation]) -> dict[str, Any]:
@@ -89,10 +94,13 @@ def document(title: str, version: str, operations: Sequence[Operation]) -> dict[
         models += [(model, "validation") for model in operation.requests]
         models.append((operation.answer, "serialization"))
     _, definitions = models_json_schema(models, ref_template=REF)
+    paths: dict[str, dict[str, Any]] = defaultdict(dict)
+    for operation in operations:
+        paths[operation.path][operation.method] = _route(operation)
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version},
-        "paths": {operation.path: {operation.method: _route(operation)} for operation in operations},
+        "paths": dict(paths),
         "components": {
             "schemas": definitions["$defs"],
             "securitySchemes": {
@@ -146,7 +154,12 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
         "description": "The same for a repetition of the same write; without it, it is derived from the content.",
         "schema": {"type": "string", "format": "uuid"},
     }
+    asked = operation.query.model_json_schema() if operation.query is not None else {"properties": {}}
     return [
+        *(
+            {"name": name, "in": "query", "required": name in asked.get("required", ()), "schema": schema}
+            for name, schema in asked["properties"].items()
+        ),
         *([patience] if "invalid_timeout" in operation.codes else []),
         name,
         *([key] if operation.idempotent_by_key else []),

@@ -6,14 +6,12 @@ which takes half the time of the framework's own way. `OPERATION` says to the do
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
-from uuid import UUID
 
 import orjson
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -24,10 +22,11 @@ from services.api.direct import JsonResponse
 from services.api.model_watch import ModelWatch
 from services.api.observation import stage
 from services.api.openapi import Operation
-from services.api.problems import ContractBroken, DeadlineExceeded, FeaturesNotFound, NoModelLoaded
+from services.api.problems import ContractBroken, FeaturesNotFound, NoModelLoaded
 from services.api.proof import ActiveModel
 from services.api.scores import Scores
 from services.api.scoring.mojo import Score
+from services.api.stored import StoredVector, look_up
 from services.contracts.flights import FlightFeatures
 from services.featurestore.store import FeatureStore
 
@@ -43,14 +42,8 @@ class ByVector(BaseModel):
     features: FlightFeatures
 
 
-class ByEntity(BaseModel):
+class ByEntity(StoredVector):
     """Predict for what the feature store holds; from a standby unless `read_your_writes`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    entity_id: UUID
-    event_time: AwareDatetime
-    read_your_writes: bool = False
 
 
 class ServingModel(BaseModel):
@@ -81,6 +74,15 @@ PredictRequest = Annotated[
 REQUEST: TypeAdapter[ByVector | ByEntity] = TypeAdapter(PredictRequest)
 
 
+def _wanted(body: bytes) -> ByVector | ByEntity:
+    """A vector in good order, which is what comes, is told from its bytes; all else by the union, which must first make
+    objects of them to see what it is."""
+    try:
+        return ByVector.model_validate_json(body, strict=True)
+    except ValidationError:
+        return validated(REQUEST, body)
+
+
 @dataclass(frozen=True, slots=True)
 class Predictor:
     """The route's endpoint and everything that it needs."""
@@ -95,8 +97,8 @@ class Predictor:
         await self.auth(request)
         body = await whole_body(request)
         patience = patience_s(request, ANSWER_S)
-        wanted = validated(REQUEST, body)
-        with self.admission.admit():
+        wanted = _wanted(body)
+        with self.admission:
             model = self.models.current
             if model is None:
                 raise NoModelLoaded("no model has been published to this replica yet: train one, or try again")
@@ -112,29 +114,20 @@ class Predictor:
     async def _stored(self, wanted: ByEntity, patience: float) -> tuple[FlightFeatures, float | None, float]:
         """The vector, how stale it may be, and what is left of the caller's patience, all in seconds."""
         began = time.monotonic()
-        try:
-            async with asyncio.timeout(patience):
-                row = await self.store.read(
-                    wanted.entity_id,
-                    wanted.event_time,
-                    read_your_writes=wanted.read_your_writes,
-                    timeout_s=patience,
-                )
-        except TimeoutError:
-            raise DeadlineExceeded("the features were not read in time: try again, or allow more time") from None
-        if row is None:
+        found = await look_up(self.store, wanted, patience)
+        if found.features is None:
             raise FeaturesNotFound(
                 f"no features are stored for entity {wanted.entity_id} at {wanted.event_time.isoformat()}: write them "
                 "first, and ask with read_your_writes to see them at once"
             )
         try:
-            vector = FlightFeatures.model_validate(row.features)
+            vector = FlightFeatures.model_validate(found.features)
         except ValidationError as error:
             raise ContractBroken(
                 f"what is stored for entity {wanted.entity_id} breaks the feature contract: write it again",
                 error.errors(include_url=False, include_input=False, include_context=False),
             ) from error
-        return vector, row.staleness_s, patience - (time.monotonic() - began)
+        return vector, found.staleness_s, patience - (time.monotonic() - began)
 
 
 OPERATION = Operation(
@@ -155,6 +148,7 @@ OPERATION = Operation(
         "scorer_unavailable",
         "shard_unavailable",
         "slot_map_unavailable",
+        "schema_skew",
         "deadline_exceeded",
     ),
 )

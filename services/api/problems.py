@@ -123,7 +123,16 @@ class DeadlineExceeded(Problem):
 
 
 class FeaturesNotFound(Problem):
+    """`members`: `staleness_s`, where it is known how old this answer may be."""
+
     code = "features_not_found"
+
+    def __init__(self, message: str, **members: Any) -> None:
+        super().__init__(message)
+        self._members = members
+
+    def response(self) -> Response:
+        return problem(self.code, str(self), **self._members)
 
 
 class ContractBroken(Problem):

@@ -7,9 +7,11 @@ import os
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from contextlib import suppress
+from typing import TypeVar, cast
 
 Result = TypeVar("Result")
+Deliver = Callable[[object, BaseException | None], None]
 
 
 class Worker:
@@ -21,7 +23,7 @@ class Worker:
     def __init__(self, name: str, *, niceness: int = 0) -> None:
         """`niceness` is the thread's own (nice(1)): work that may wait leaves the processor to what may not."""
         self._niceness = niceness
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[Callable[[], object], Deliver] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -33,23 +35,19 @@ class Worker:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
 
-        def done(setter: Callable[[Any], None], outcome: object) -> None:
-            if not future.done():
-                setter(outcome)
-
-        def task() -> None:
-            setter: Callable[[Any], None]
-            try:
-                outcome: object = work()
-                setter = future.set_result
-            except BaseException as error:
-                outcome, setter = error, future.set_exception
-            try:
-                loop.call_soon_threadsafe(done, setter, outcome)
-            except RuntimeError:  # the loop has closed: nobody asks any more
+        def done(outcome: object, error: BaseException | None) -> None:
+            if future.done():
                 return
+            if error is None:
+                future.set_result(cast(Result, outcome))
+            else:
+                future.set_exception(error)
 
-        self._work.put(task)
+        def deliver(outcome: object, error: BaseException | None) -> None:
+            with suppress(RuntimeError):  # the loop has closed: nobody asks any more
+                loop.call_soon_threadsafe(done, outcome, error)
+
+        self._work.put((work, deliver))
         return future
 
     async def run(self, work: Callable[[], Result]) -> Result:
@@ -63,5 +61,17 @@ class Worker:
     def _run(self) -> None:
         own = threading.get_native_id()  # Linux keeps a niceness for each thread
         os.setpriority(os.PRIO_PROCESS, own, max(self._niceness, os.getpriority(os.PRIO_PROCESS, own)))
-        while (task := self._work.get()) is not None:
-            task()
+        while (item := self._work.get()) is not None:
+            work, deliver = item
+            outcome, error = _outcome(work)
+            deliver(outcome, error)
+            del item, work, deliver, outcome, error  # who waits for work holds no model of the work before
+
+
+def _outcome(work: Callable[[], object]) -> tuple[object, BaseException | None]:
+    """What it returns or raises. A function of its own: an error knows every frame that it passed, and a frame that
+    knew the error's future would keep both, and all they worked on, for as long as nobody collects cycles."""
+    try:
+        return work(), None
+    except BaseException as error:
+        return None, error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -63,13 +64,20 @@ class Event:
 
 
 class EventLog:
-    """Appends event lines to a file, one write(2) each, so that processes can share it and a kill tears no line."""
+    """Appends event lines to a file, one write(2) each, so that processes can share it and a kill tears no line.
 
-    def __init__(self, path: Path) -> None:
+    `aloud`: on standard error as well, so that the server's log tells them too.
+    """
+
+    def __init__(self, path: Path, *, aloud: bool = False) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._aloud = aloud
 
     def append(self, event: Event) -> None:
-        os.write(self._fd, event.to_line())
+        line = event.to_line()
+        os.write(self._fd, line)
+        if self._aloud:
+            os.write(sys.stderr.fileno(), line)
 
     def close(self) -> None:
         os.close(self._fd)

@@ -24,6 +24,7 @@ from services.coordination.messages import (
     Op,
     OpResult,
     Put,
+    ServerStatus,
     TxnResult,
     WatchEvent,
     compare_body,
@@ -34,6 +35,7 @@ from services.coordination.messages import (
     prefix_end,
     put_body,
     revision_of,
+    server_status,
     watch_events,
 )
 from services.coordination.stream import LineStream, StreamBroken
@@ -52,6 +54,7 @@ __all__ = [
     "Op",
     "OpResult",
     "Put",
+    "ServerStatus",
     "TxnResult",
     "WatchEvent",
 ]
@@ -161,6 +164,10 @@ class EtcdClient:
             self._call("lease/revoke", {"ID": str(lease)}, repeatable=True)
         except LeaseGone:
             return
+
+    def status(self) -> ServerStatus:
+        """What whichever server answers says of itself; it does so without a quorum, too."""
+        return server_status(self._call("maintenance/status", {}, repeatable=True))
 
     def watch(
         self, key: str, *, prefix: bool = False, start_revision: int = 0, stop: threading.Event

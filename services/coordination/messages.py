@@ -98,6 +98,15 @@ class WatchEvent:
     revision: int
 
 
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """What one server says of itself: its id, its raft term, and the id of that term's leader (0: none yet)."""
+
+    member: int
+    term: int
+    leader: int
+
+
 TARGETS: Mapping[str, tuple[str, str]] = {
     "value": ("VALUE", "value"),
     "mod_revision": ("MOD", "mod_revision"),
@@ -170,6 +179,11 @@ def op_result(response: Mapping[str, Any]) -> OpResult:
 
 def revision_of(answer: Mapping[str, Any]) -> int:
     return int(answer["header"]["revision"])
+
+
+def server_status(answer: Mapping[str, Any]) -> ServerStatus:
+    header = answer["header"]
+    return ServerStatus(int(header["member_id"]), int(header.get("raft_term", 0)), int(answer.get("leader", 0)))
 
 
 def watch_events(message: Mapping[str, Any]) -> list[WatchEvent]:

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Final
@@ -46,8 +46,9 @@ LOOP_S: Final = 2
 """Pause of the scheduler's loop: each of a run's six stages waits for one turn. Mage's 10 s would add a minute."""
 STARTING_S: Final = 180.0
 """Importing Mage takes 10 s of CPU, its migrations as much; a starved machine gets its time."""
-LATE_S: Final = 60.0
-"""A turn takes a fraction of a second, a waiting block begins with the next: beyond this the loop hangs."""
+LATE_S: Final = 20.0
+"""A turn takes a fraction of a second, a waiting block begins with the next: beyond this the loop hangs, or has no
+database, as long as a shard has no primary. A start costs half a minute and loses nothing, so twice this is enough."""
 LOOK_EVERY_S: Final = 2.0
 ASK_S: Final = 2.0
 END_S: Final = 10.0
@@ -217,8 +218,7 @@ class Scheduler:
                 self._loop.turn(time.monotonic())
             if any(word in line for word in NOISE):
                 continue
-            sys.stdout.buffer.write(line)
-            sys.stdout.buffer.flush()
+            self._pass_on(line)
 
     def _look(self) -> None:
         url = f"http://{self._config.host}:{self._config.port}/api/status"
@@ -243,8 +243,13 @@ class Scheduler:
             process.wait(END_S)
 
     def _note(self, text: str) -> None:
-        sys.stdout.write(f"scheduler: {text}\n")
-        sys.stdout.flush()
+        self._pass_on(f"scheduler: {text}\n".encode())
+
+    @staticmethod
+    def _pass_on(line: bytes) -> None:
+        """With its time: Mage gives its lines none."""
+        sys.stdout.buffer.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} ".encode() + line)
+        sys.stdout.buffer.flush()
 
 
 def lay_out_project(config: SchedulerConfig) -> Path:

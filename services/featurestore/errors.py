@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 
 class FeatureStoreError(Exception):
     """Root of the package's errors."""
@@ -55,7 +57,11 @@ class InvalidRequest(FeatureStoreError):
 
 
 class SchemaSkew(FeatureStoreError):
-    """A shard's schema is not one that this release serves; the message names each shard and its revision."""
+    """A shard's schema is not one that this release serves; the message names each of `shards` and its revision."""
+
+    def __init__(self, message: str, shards: Collection[int] = ()) -> None:
+        super().__init__(message)
+        self.shards = frozenset(shards)
 
 
 class MigrationFailed(FeatureStoreError):

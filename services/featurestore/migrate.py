@@ -125,7 +125,8 @@ def check_servable(revisions: Mapping[int, str | None], *, migrations: Path = MI
         named = ", ".join(f"shard {shard} is at {revision or 'nothing'}" for shard, revision in sorted(wrong.items()))
         raise SchemaSkew(
             f"{named}; this release serves {' and '.join(sorted(servable))} only: migrate the shards, or run the "
-            "release that fits them"
+            "release that fits them",
+            wrong,
         )
 
 

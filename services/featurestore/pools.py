@@ -48,6 +48,10 @@ READ_LIFETIME_S: Final = 300.0
 """Read connections are renewed: after a failover they sit on the new primary and should find their way back."""
 WRITE_LIFETIME_S: Final = 3600.0
 
+IDLE_S: Final = 5.0
+"""A pool above its least size gives up one connection that nobody needed for so long, so that what an outage's backlog
+opened is closed some seconds later; the library's 10 minutes would keep a primary's connections for nobody."""
+
 OPTIONS: Final = "-c statement_timeout=0 -c synchronous_commit=on -c jit=off"
 """Nothing may cancel a COMMIT that was sent, and no default of role or database may weaken it. Compiling a lookup over
 many partitions took 0.6 s where running it takes 20 ms."""
@@ -102,6 +106,8 @@ class Redial:
         self._reachable = True
         self._closed = False
         self.last_error = "none"
+        self.dialling = 0
+        """Connections that are wanted and not there yet."""
 
     def close(self) -> None:
         """Let every attempt end with its next failure."""
@@ -109,6 +115,13 @@ class Redial:
 
     async def until_connected(self, attempt: Callable[[], Awaitable[Connected]]) -> Connected:
         """The first connection that `attempt` gives; psycopg.OperationalError only after `close`."""
+        self.dialling += 1
+        try:
+            return await self._until_connected(attempt)
+        finally:
+            self.dialling -= 1
+
+    async def _until_connected(self, attempt: Callable[[], Awaitable[Connected]]) -> Connected:
         while not self._closed:
             if self._reachable:
                 if (connection := await self._try(attempt)) is not None:
@@ -236,6 +249,7 @@ class ShardPool:
             name=f"shard-{shard.shard}-{target}",
             max_waiting=bounds.max * WAITERS_PER_CONNECTION,
             max_lifetime=max_lifetime_s,
+            max_idle=IDLE_S,
             # every connection may be redialling at once, and returned ones still need a worker
             num_workers=bounds.max + 2,
         )
@@ -335,6 +349,21 @@ class ShardPool:
     def server_name(self, connection: ShardConnection) -> str | None:
         """Member name of the server behind a connection, None when the endpoints do not name it."""
         return self._names.get(connection.host_port)
+
+    @property
+    def name(self) -> str:
+        """`shard-N-write` or `shard-N-read`, as its breaker's."""
+        return self.breaker.name
+
+    @property
+    def dialling(self) -> int:
+        """Connections that it wants and does not have yet."""
+        return self._redial.dialling
+
+    @property
+    def open_connections(self) -> int:
+        """Connections that it has, idle and in use."""
+        return max(0, self._pool.get_stats()["pool_size"] - self.dialling)
 
     def stats(self) -> dict[str, int]:
         """psycopg_pool's counters and measures."""

@@ -19,7 +19,14 @@ from psycopg.rows import TupleRow
 from services.breaker import Breaker
 from services.contracts.shards import ShardEndpoints
 from services.contracts.slots import SlotMap, slot_of
-from services.featurestore.errors import CommitUnknown, InvalidRequest, NotOwner, ShardUnavailable, SlotMapError
+from services.featurestore.errors import (
+    CommitUnknown,
+    InvalidRequest,
+    NotOwner,
+    SchemaSkew,
+    ShardUnavailable,
+    SlotMapError,
+)
 from services.featurestore.migrate import check_servable
 from services.featurestore.pools import (
     READ_LIFETIME_S,
@@ -54,15 +61,25 @@ FEATURES: Final = """
 STALENESS: Final = """
     pg_is_in_recovery(),
     case
-        when not pg_is_in_recovery() then 0
-        when pg_last_wal_receive_lsn() <= pg_last_wal_replay_lsn()
-            and exists (select 1 from pg_stat_wal_receiver) then 0
-        else extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())
+        when pg_is_in_recovery() then greatest(0, extract(epoch from clock_timestamp() - greatest(
+            pg_last_xact_replay_timestamp(),
+            (
+                select last_msg_send_time from pg_stat_wal_receiver
+                where latest_end_lsn <= pg_last_wal_replay_lsn() and last_msg_send_time <> last_msg_receipt_time
+            )
+        )))
+        else 0
     end::float8
 """
+"""Two bounds, each true by itself, of which the better one is stated. Whatever was acknowledged before the last
+replayed commit was begun is replayed too. And when all is replayed that existed when the primary sent its last message,
+nothing older than that message is missing: it names the end of its log. "Replayed all that was received" alone is no
+bound: of what was acknowledged through another standby, or while this one's stream hung, nothing may have been received
+yet. Both times are equal only before the first message, when a new stream's are its own start (walreceiver.c)."""
 READ_ONE: Final = f"""
-    select entity_id, event_time, feature_vector, {STALENESS} from features where entity_id = %s and event_time = %s
+    select {STALENESS}, (select feature_vector from features where entity_id = %s and event_time = %s)
 """  # noqa: S608 - constants only
+"""A row in any case: that nothing is stored under a key is as old as everything else that this server says."""
 READ_MANY: Final = f"""
     select found.*, {STALENESS}
     from unnest(%s::uuid[], %s::timestamptz[]) as wanted (entity_id, event_time)
@@ -91,14 +108,24 @@ class Acknowledgement:
 
 @dataclass(frozen=True, slots=True)
 class FeatureRow:
-    """A stored vector. Every write acknowledged `staleness_s` seconds before the read is in it.
+    """A stored vector. Every write acknowledged `staleness_s` seconds before the read was asked for is in it.
 
-    0 on a primary, and on a standby that is connected and has replayed all it received; None when a standby cannot say.
+    0 on a primary; on a standby that keeps up as long as its primary has been silent, under load some milliseconds,
+    without any at most a few seconds; None when a standby cannot say.
     """
 
     entity_id: UUID
     event_time: datetime
     features: Mapping[str, Any]
+    staleness_s: float | None
+    from_standby: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a server holds under one key, None when it holds nothing; its age is stated as a FeatureRow's is."""
+
+    features: Mapping[str, Any] | None
     staleness_s: float | None
     from_standby: bool
 
@@ -140,6 +167,7 @@ class FeatureStore:
         writes, reads = budget.split()
         self._slot_map = slot_map
         self._finishing: set[asyncio.Task[Any]] = set()
+        self._skewed: dict[int, str] = {}
         self._lanes = {
             shard.shard: _Lane(
                 shard.shard,
@@ -163,7 +191,7 @@ class FeatureStore:
         """Let what was sent finish (bounded by its deadline), then close all pools."""
         if self._finishing:
             await asyncio.wait(self._finishing)
-        await asyncio.gather(*(pool.close() for lane in self._lanes.values() for pool in (lane.writes, lane.reads)))
+        await asyncio.gather(*(pool.close() for pool in self.pools()))
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -184,15 +212,15 @@ class FeatureStore:
     ) -> Acknowledgement:
         """Insert or replace one vector.
 
-        Raises ShardUnavailable, NotOwner, InvalidRequest (certainly not applied) or CommitUnknown. What certainly was
-        not applied because its connection broke is tried again; what may have been is not, for a repetition could
-        overwrite what somebody else wrote since. A caller that is cancelled, or whose `timeout_s` is over, does not
-        cancel a write that was sent: it runs on to its own end.
+        Raises ShardUnavailable, SchemaSkew, NotOwner, InvalidRequest (certainly not applied) or CommitUnknown. What
+        certainly was not applied because its connection broke is tried again; what may have been is not, for a
+        repetition could overwrite what somebody else wrote since. A caller that is cancelled, or whose `timeout_s` is
+        over, does not cancel a write that was sent: it runs on to its own end.
         """
         began = time.monotonic()
         slot_map = self._slot_map()
         slot = slot_of(entity_id)
-        lane = self._lane(slot_map.owners[slot])
+        lane = self._serving(slot_map.owners[slot])
         write = _Write(
             slot,
             slot_map.generation,
@@ -221,15 +249,30 @@ class FeatureStore:
         read_your_writes: bool = False,
         timeout_s: float = math.inf,
     ) -> FeatureRow | None:
-        """The vector of exactly this entity and time, None when there is none. Raises ShardUnavailable.
+        """The vector of exactly this entity and time, None when there is none: as `look_up`."""
+        found = await self.look_up(entity_id, event_time, read_your_writes=read_your_writes, timeout_s=timeout_s)
+        if found.features is None:
+            return None
+        return FeatureRow(entity_id, event_time, found.features, found.staleness_s, found.from_standby)
+
+    async def look_up(
+        self,
+        entity_id: UUID,
+        event_time: datetime,
+        *,
+        read_your_writes: bool = False,
+        timeout_s: float = math.inf,
+    ) -> Reading:
+        """What is stored for exactly this entity and time, and how old that is. Raises ShardUnavailable or SchemaSkew.
 
         From a standby when there is one; `read_your_writes` reads the primary, which has every acknowledged write.
         `timeout_s` bounds the wait for a connection, and when a further attempt may begin.
         """
-        lane = self._lane(self._slot_map().shard_of(entity_id))
+        lane = self._serving(self._slot_map().shard_of(entity_id))
         key = (entity_id, _aware(event_time, lane.shard))
         rows = await self._query(lane, READ_ONE, key, primary=read_your_writes, timeout_s=timeout_s)
-        return _feature_row(rows[0]) if rows else None
+        from_standby, staleness_s, features = rows[0]
+        return Reading(features, staleness_s, from_standby)
 
     async def read_many(
         self, keys: Sequence[tuple[UUID, datetime]], *, read_your_writes: bool = False
@@ -240,33 +283,43 @@ class FeatureStore:
         for entity_id, event_time in keys:
             shard = slot_map.shard_of(entity_id)
             by_shard[shard].append((entity_id, _aware(event_time, shard)))
+        lanes = [(self._serving(shard), wanted) for shard, wanted in by_shard.items()]
         answers = await asyncio.gather(
             *(
                 self._query(
-                    self._lane(shard),
-                    READ_MANY,
-                    [list(column) for column in zip(*wanted, strict=True)],
-                    primary=read_your_writes,
+                    lane, READ_MANY, [list(column) for column in zip(*wanted, strict=True)], primary=read_your_writes
                 )
-                for shard, wanted in by_shard.items()
+                for lane, wanted in lanes
             )
         )
         rows = (_feature_row(row) for answer in answers for row in answer)
         return {(row.entity_id, row.event_time): row for row in rows}
 
     async def check_schema(self) -> None:
-        """SchemaSkew naming every shard whose schema this release must not serve; ShardUnavailable when one is away."""
+        """SchemaSkew naming every shard whose schema this release must not serve; ShardUnavailable when one is away.
+
+        From then on reads and writes on these shards raise SchemaSkew, until a check finds them mended.
+        """
         lanes = self._lanes.values()
         revisions = await asyncio.gather(*(self._revision(lane) for lane in lanes))
-        check_servable({lane.shard: revision for lane, revision in zip(lanes, revisions, strict=True)})
+        try:
+            check_servable({lane.shard: revision for lane, revision in zip(lanes, revisions, strict=True)})
+        except SchemaSkew as skew:
+            self._skewed = {shard: str(skew) for shard in skew.shards}
+            raise
+        self._skewed = {}
 
     async def probe(self, shard: int) -> None:
         """One round trip to the shard's primary; ShardUnavailable when it does not answer."""
         await self._query(self._lane(shard), "select 1", (), primary=True)
 
+    def pools(self) -> tuple[ShardPool, ...]:
+        """One for each shard's writes and one for its reads."""
+        return tuple(pool for lane in self._lanes.values() for pool in (lane.writes, lane.reads))
+
     def breakers(self) -> tuple[Breaker, ...]:
         """One for each shard's writes and one for its reads, named `shard-N-write` and `shard-N-read`."""
-        return tuple(pool.breaker for lane in self._lanes.values() for pool in (lane.writes, lane.reads))
+        return tuple(pool.breaker for pool in self.pools())
 
     def announce(self, shard: int) -> None:
         """The shard has a new leader: whoever waits for it may try at once."""
@@ -283,6 +336,11 @@ class FeatureStore:
         if lane is None:
             raise SlotMapError(f"the slot map names shard {shard}, known are {sorted(self._lanes)}: add its endpoints")
         return lane
+
+    def _serving(self, shard: int) -> _Lane:
+        if shard in self._skewed:
+            raise SchemaSkew(self._skewed[shard], [shard])
+        return self._lane(shard)
 
     async def _revision(self, lane: _Lane) -> str | None:
         try:

@@ -7,6 +7,7 @@ import csv
 import io
 import itertools
 import json
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ HEAP_PER_BYTE: Final = 6
 """Heap that a training needs for each byte of its files: parsed twice over, working copies of a forest, and the garbage
 between two collections. The whole year (36 MB) trains in 200 MB."""
 ASK_S: Final = 5.0
+CLOUD_RELEASE: Final = re.compile(r"H2O is version ([^,\s]+)")
+"""What H2O's client says, among advice, of a cloud that it does not fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +60,12 @@ def connected(url: str, files: Iterable[Path]) -> Iterator[Job]:
         with contextlib.redirect_stdout(io.StringIO()):  # it advertises later releases, which export no MOJO
             h2o.connect(url=url, verbose=False, strict_version_check=True)
     except H2OConnectionError as error:
-        if "version" not in str(error).lower():
+        release = CLOUD_RELEASE.search(str(error))
+        if release is None:
             raise
         raise TrainingRefused(
-            f"the cloud at {url} runs another release of H2O than the client's {h2o.__version__} "
-            f"({' '.join(str(error).split())}): install the same on both sides"
+            f"the cloud at {url} runs H2O {release[1]}, another release than the client's {h2o.__version__}: "
+            "install the same on both sides, then `breakwater down` and `up`"
         ) from error
     h2o.no_progress()
     try:

@@ -12,6 +12,8 @@ from services.h2o.errors import ClusterUnavailable
 from services.h2o.state import Keys, Snapshot, cloud_name, read
 
 POLL_S: Final = 0.2
+ALARM_S: Final = 60.0
+"""How long the keeper's alarm is waited on: it goes on trying, but somebody should look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +42,24 @@ class H2OCluster:
         return 0 if epoch is None else epoch.generation
 
     def wait_whole(self, *, timeout_s: float) -> Cloud:
-        """The cloud once every node agrees on it; ClusterUnavailable with the reason when time is up."""
-        end = time.monotonic() + timeout_s
+        """The cloud once every node agrees on it; ClusterUnavailable with the reason when time is up.
+
+        Time is up earlier where the keeper sounds its alarm for ALARM_S without a pause.
+        """
+        began = quiet = time.monotonic()
         while True:
             snapshot = read(self._client, self._keys)
             epoch, status = snapshot.epoch, snapshot.status
+            now = time.monotonic()
+            if status is None or status.state is not State.ALARM:
+                quiet = now
             if epoch is not None and status is not None:
                 current = status.generation == epoch.generation
                 if current and status.state is State.READY:
                     return Cloud(epoch.generation, status.urls[0])
-            if time.monotonic() > end:
+            if now - began > timeout_s or now - quiet > ALARM_S:
                 raise ClusterUnavailable(
-                    f"no whole H2O cloud in {self._environment} after {timeout_s:.0f} s: {_why(snapshot)}; "
+                    f"no whole H2O cloud in {self._environment} after {now - began:.0f} s: {_why(snapshot)}; "
                     f"see `breakwater status {self._environment}` and the nodes' logs"
                 )
             time.sleep(POLL_S)

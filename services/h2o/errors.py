@@ -8,7 +8,7 @@ class H2OError(Exception):
 
 
 class JarMissing(H2OError):
-    """The installed h2o package has no server jar, or the jar no scoring runtime."""
+    """The installed h2o package has no server jar, a damaged one, or one without the scoring runtime."""
 
 
 class PortInUse(H2OError):

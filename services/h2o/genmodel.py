@@ -33,11 +33,13 @@ def extract_genmodel(directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     target = directory / GENMODEL_NAME
     jar = server_jar()
-    with zipfile.ZipFile(jar) as archive:
-        try:
+    try:
+        with zipfile.ZipFile(jar) as archive:
             content = archive.read(GENMODEL_ENTRY)
-        except KeyError:
-            raise JarMissing(f"{jar} has no {GENMODEL_ENTRY}: this release of h2o carries no runtime") from None
+    except zipfile.BadZipFile as error:
+        raise JarMissing(f"{jar} is damaged ({error}): install the Python package h2o again") from None
+    except KeyError:
+        raise JarMissing(f"{jar} has no {GENMODEL_ENTRY}: this release of h2o carries no runtime") from None
     if target.is_file() and target.read_bytes() == content:
         return target
     descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=f".{GENMODEL_NAME}.")

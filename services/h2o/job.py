@@ -33,6 +33,8 @@ NOTICE_S: Final = 10.0
 END_S: Final = 5.0
 POLL_S: Final = 0.2
 ERROR_FILE: Final = "error.txt"
+LOG_END: Final = 400
+"""Characters of an attempt's log that are repeated when it left no reason."""
 REFUSED: Final = 4
 """Exit code of an attempt that no repetition will mend."""
 
@@ -115,11 +117,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _said(place: Path) -> str:
     """Why the attempt failed, in one line."""
-    for path in (place / ERROR_FILE, place / "log"):
+    for path, last in ((place / ERROR_FILE, None), (place / "log", LOG_END)):
         with contextlib.suppress(OSError):
             text = " ".join(path.read_text(errors="replace").split())
             if text:
-                return text[-400:]
+                return text if last is None else text[-last:]
     return "it said nothing"
 
 

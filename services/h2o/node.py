@@ -85,7 +85,7 @@ class H2ONode:
             threads=config.threads,
             peers=tuple(node.peer for node in nodes),
         )
-        events = EventLog(config.directory / EVENTS)
+        events = EventLog(config.directory / EVENTS, aloud=True)
         self._watch = StateWatch(EtcdClient(config.etcd, timeout_s=ETCD_TIMEOUT_S), self._keys)
         # A client each: threads that write must not wait for each other's dead server.
         self._agent = Agent(config.name, server, self._etcd(), self._watch, events)

@@ -42,7 +42,7 @@ class H2OServer:
 
     @property
     def log(self) -> Path:
-        return self.directory / "h2o.log"
+        return self.directory / "log" / "h2o.log"
 
     def command(self) -> list[str]:
         """The process to run. The flat file keeps it from looking for peers by multicast."""
@@ -66,7 +66,7 @@ class H2OServer:
 def prepare(server: H2OServer) -> None:
     """Make what the process needs on disk. Raises PortInUse when it could not listen."""
     _refuse_taken_ports(server)
-    for name in ("tmp", "ice"):
+    for name in ("tmp", "ice", "log"):
         (server.directory / name).mkdir(parents=True, exist_ok=True)
     peers = server.peers or (f"{server.host}:{server.port}",)
     (server.directory / "flatfile").write_text("".join(f"{peer}\n" for peer in peers))

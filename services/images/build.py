@@ -23,6 +23,15 @@ TAG: Final = "0.1.0"
 USER: Final = "10001:10001"
 PYTHON: Final = "/opt/breakwater/bin/python"
 
+MAGE_PYTHON: Final = "/opt/mage/bin/python"
+INTERPRETERS: Final = {
+    **dict.fromkeys(("api", "postgres", "h2o"), (PYTHON,)),
+    "mage": (PYTHON, MAGE_PYTHON),
+}
+"""Those with packages of their own; each is asked what it has."""
+OPTIONAL: Final = "/opt"
+"""Where everything stands that no package of Debian's brought: interpreters with their packages, and jars."""
+
 
 def _imports(*modules: str) -> list[str]:
     return [PYTHON, "-c", f"import {', '.join(modules)}"]
@@ -52,7 +61,7 @@ CHECKS: Final[dict[str, tuple[list[str], ...]]] = {
     ),
     "mage": (
         _imports("services.etl.scheduler", "services.etl.run", "services.h2o.ensemble"),
-        ["/opt/mage/bin/python", "-c", "import psycopg2, mage_ai"],
+        [MAGE_PYTHON, "-c", "import psycopg2, mage_ai"],
         ["/usr/bin/setpriv", "--version"],
     ),
     "edge": (["/usr/sbin/haproxy", "-v"],),
@@ -91,11 +100,11 @@ def describe(docker: str, name: str, reference: str) -> int:
     inspected = _run([docker, "image", "inspect", "--format", "{{.Id}} {{.Size}}", reference]).split()
     listing = [docker, "run", "--rm", "--network", "none", "--entrypoint"]
     debian = _run([*listing, "/usr/bin/dpkg-query", reference, "--show", "--showformat", materials.DPKG_FORMAT])
-    python = ""
-    if PYTHON in {word for command in CHECKS[name] for word in command}:
-        python = _run([*listing, PYTHON, reference, "-c", materials.LIST_PYTHON])
+    own = INTERPRETERS.get(name, ())
+    python = "".join(_run([*listing, each, reference, "-c", materials.LIST_PYTHON]) for each in own)
+    jars = _run([*listing, own[0], reference, "-c", materials.LIST_JARS, OPTIONAL]) if own else ""
     OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / f"{name}.cdx.json").write_text(materials.bill(name, inspected[0], debian, python))
+    (OUT / f"{name}.cdx.json").write_text(materials.bill(name, inspected[0], debian, python, jars))
     return int(inspected[1])
 
 

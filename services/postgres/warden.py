@@ -80,7 +80,7 @@ class Journal:
     """The warden's events, in its file and on standard error; a state that lasts is said once."""
 
     def __init__(self, path: Path, member: str) -> None:
-        self._log = EventLog(path)
+        self._log = EventLog(path, aloud=True)
         self._member = member
         self._lasting: tuple[str, str] | None = None
         self._lock = threading.Lock()
@@ -98,9 +98,7 @@ class Journal:
                 self._write(kind, {"reason": reason, **data})
 
     def _write(self, kind: str, data: dict[str, Any]) -> None:
-        event = Event.now("warden", kind, self._member, **data)
-        self._log.append(event)
-        sys.stderr.write(event.to_line().decode())
+        self._log.append(Event.now("warden", kind, self._member, **data))
 
 
 class Warden:

@@ -54,7 +54,7 @@ class Reconciler:
         self._config = config
         etcd = EtcdClient(config.etcd, timeout_s=ETCD_TIMEOUT_S)
         self._registry = ModelRegistry(config.database, etcd, config.environment, ArtifactStore(config.artifacts))
-        self._events = EventLog(config.directory / EVENTS)
+        self._events = EventLog(config.directory / EVENTS, aloud=True)
         self._readiness = ReadinessServer(config.host, config.status_port, ready=self.obstacle, status=self.status)
         self._good_s: float | None = None
         self._trouble: str | None = "no round yet"

@@ -285,8 +285,8 @@ class ModelRegistry:
         )
         with self._leader.announce(candidate) as attempt:
             self._between("prepare candidate")
-            attempt.prepare()
-            open_version(self._store, version.manifest, version.model, version.version)  # perhaps no replica lives
+            if not attempt.prepare():  # else each of them has verified what it prepared
+                open_version(self._store, version.manifest, version.model, version.version)
             with self._change(why) as connection:
                 generation = _next_generation(connection, version.model)
                 change(connection)

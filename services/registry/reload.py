@@ -88,8 +88,10 @@ class Attempt:
         self._stop = stop
         self._kept = time.monotonic()
 
-    def prepare(self) -> None:
-        """Return when every live replica has prepared the candidate; at once when none lives.
+    def prepare(self) -> bool:
+        """Return when every live replica has prepared the candidate; at once, with False, when none lives.
+
+        Only this and `serving` keep the candidate's lease: whoever does anything slow in between loses it.
 
         CandidateRefused names each one that did not, ReloadInterrupted says that this leader is one no more.
         EtcdUnavailable when etcd did not answer to the end.
@@ -104,7 +106,7 @@ class Attempt:
                 refused = any(answer is not None and answer.refused is not None for answer in answers)
                 waiting = any(answer is None for answer in answers)
                 if not waiting and not refused:
-                    return
+                    return bool(answers)
                 if not waiting or time.monotonic() > deadline:
                     outcomes = [_prepared(replica, attempt) for replica in seen.replicas]
                     raise CandidateRefused(self._candidate.pointer, outcomes)

@@ -112,7 +112,11 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def _make_public(directory: Path) -> None:
+    """Each belongs to whom the one above it belongs: what root puts must not keep the store's own user out."""
     missing = [each for each in (directory, *directory.parents) if not each.exists()]
     for each in reversed(missing):
         each.mkdir(exist_ok=True)
         each.chmod(PUBLIC_DIRECTORY)
+        if os.geteuid() == 0:
+            above = each.parent.stat()
+            os.chown(each, above.st_uid, above.st_gid)

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.e2e.conftest import COMMAND_S, ENVIRONMENT, Platform
+from tests.e2e.conftest import ENVIRONMENT, PROOF_S, Platform
 
 pytestmark = pytest.mark.e2e
 
@@ -26,11 +26,10 @@ FILES = {
 }
 
 
-NO_PROOF = 2
+RATE = "65"
+"""Predictions a second, the rest in scale: two thirds of the scenario's load, for a slower machine than its rates are
+meant for. Fewer writes would be too sparse to time a recovery by. What the full load shows is in docs/results."""
 LOADS = re.compile(r"""\b(?:src|srcset|href|action|data)\s*=\s*["']?(?!["']?#)[^\s>]+|url\([^)]*\)|@import[^;]*""")
-SEEDS = (7, 8, 9)
-"""A disk that stands still for a second before the fault, say, keeps a run from proving anything: then the question is
-asked again. Only then: a broken promise is never asked twice."""
 
 
 def loaded_from(page: str) -> list[str]:
@@ -39,16 +38,12 @@ def loaded_from(page: str) -> list[str]:
     return [found for found in LOADS.findall(markup) if "data:" not in found]
 
 
-@pytest.mark.timeout(len(SEEDS) * COMMAND_S)
+@pytest.mark.timeout(PROOF_S)
 @pytest.mark.parametrize("variant", ["server-killed", "member-killed"])
 def test_s01_keeps_its_promises(trained: Platform, variant: str) -> None:
     out = trained.runs / "s01"
-    for seed in SEEDS:
-        arguments = ("--scenario", "S-01", "--variant", variant, "--seed", str(seed), "--out", str(out))
-        done = trained.run("verify", ENVIRONMENT, *arguments, code=None)
-        if done.returncode != NO_PROOF:
-            break
-        print(done.stdout)  # noqa: T201 - pytest shows it when the last seed proves nothing either
+    arguments = ("--scenario", "S-01", "--variant", variant, "--rate", RATE, "--out", str(out))
+    done = trained.proof("verify", ENVIRONMENT, *arguments)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
     run = out / "latest"

@@ -83,19 +83,30 @@ class Load:
         times = [since, *(operation.ended for operation in self.acknowledged(shard, since))]
         return max((later - earlier for earlier, later in itertools.pairwise(times)), default=math.inf)
 
+    def ended(self, *, after: float, but_shard: int | None = None) -> list[Operation]:
+        """Operations that ended since `after`, predictions included, without those of one shard."""
+        found = (o for o in list(self.operations) if o.ended > after)
+        return [o for o in found if but_shard is None or o.shard != but_shard]
+
     def bad(self, *, after: float, but_shard: int | None = None) -> list[Operation]:
-        """Bad operations since `after`, predictions included, without those of one shard."""
-        return [
-            o
-            for o in list(self.operations)
-            if o.ended > after and not o.good and (but_shard is None or o.shard != but_shard)
-        ]
+        return [o for o in self.ended(after=after, but_shard=but_shard) if not o.good]
 
     def lost(self, platform: Platform) -> set[str]:
         """Acknowledged writes that no primary has."""
         keys = {o.key for o in list(self.operations) if o.shard is not None and o.said == "200"}
         assert len(keys) > 20, "too few writes were acknowledged to say that none is lost"
         return keys - set(platform.python("api", STORED, stdin="\n".join(keys)).split())
+
+
+def told(operations: list[Operation], since: float) -> str:
+    """How many of which kind, what was said, and when, for a result's line: `12 writes 503, 3.1 to 4.0 s`."""
+    kinds: dict[tuple[str, str], list[float]] = {}
+    for each in operations:
+        kind = "predictions" if each.shard is None else f"writes to shard {each.shard}"
+        said = f"{each.said} too late" if each.said == "200" else each.said
+        kinds.setdefault((kind, said), []).append(each.scheduled - since)
+    lines = [f"{len(at)} {kind} {said}, {min(at):.1f} to {max(at):.1f} s" for (kind, said), at in sorted(kinds.items())]
+    return "; ".join(lines) or "none"
 
 
 @contextmanager

@@ -142,6 +142,15 @@ class Platform:
 
     def primary(self, shard: int) -> str | None:
         """The member whose Patroni says that it leads, as the members say it themselves."""
+        leader = self._leader(shard)
+        return None if leader is None else str(leader["name"])
+
+    def timeline(self, shard: int) -> int | None:
+        """The primary's: one more with each promotion."""
+        leader = self._leader(shard)
+        return None if leader is None else int(leader["timeline"])
+
+    def _leader(self, shard: int) -> dict[str, Any] | None:
         ask = (
             "import json, ssl, urllib.request as r\n"
             "plain = ssl._create_unverified_context()\n"
@@ -152,7 +161,7 @@ class Platform:
                 said = self.kubectl("exec", pod["metadata"]["name"], "-c", "server", "--", PYTHON, "-c", ask)
                 for member in json.loads(said)["members"]:
                     if member["role"] == "leader" and member["state"] == "running":
-                        return str(member["name"])
+                        return dict(member)
         return None
 
     def node_of(self, pod: str) -> str:

@@ -65,6 +65,19 @@ class Runner:
             (secrets / name).touch(mode=0o600)
             (secrets / name).write_bytes((self.platform.secrets / name).read_bytes())
 
+    def kubectl(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """kubectl as the runner, whatever it says."""
+        space = ("--context", self.platform.plan.settings.context, "--namespace", self.platform.plan.namespace)
+        command = ["kubectl", "--kubeconfig", str(self.kubeconfig), *space, *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    def may(self, verb: str, what: str, part: str = "") -> bool:
+        """By the API server's own word."""
+        said = self.kubectl("auth", "can-i", verb, what, *([f"--subresource={part}"] if part else []))
+        answer = said.stdout.strip().partition(" ")[0]
+        assert answer in {"yes", "no"}, said.stderr
+        return answer == "yes"
+
     def __call__(self, *words: str, **variables: str) -> Said:
         known = {"PATH": os.environ["PATH"], "KUBECONFIG": str(self.kubeconfig), "XDG_STATE_HOME": str(self.home)}
         done = subprocess.run(

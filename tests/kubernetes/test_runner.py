@@ -55,6 +55,27 @@ def test_endpoints_and_logs_are_those_of_the_cluster(runner: Runner) -> None:
     assert "watching" in said.out
 
 
+def test_the_runner_strikes_shards_and_looks_into_nothing_else(runner: Runner) -> None:
+    """Who runs a command in a replica's pod reads its administrator's token; in Mage's, the owner's password."""
+    others = [
+        pod["metadata"]["name"] for component in ("api", "mage", "etcd") for pod in runner.platform.pods(component)
+    ]
+    assert any(name.startswith("api-") for name in others)
+    for verb in ("get", "create"):
+        assert runner.may(verb, "pods/shard-0-0", "exec")
+        assert not runner.may(verb, "pods", "exec"), "in any pod"
+        assert [name for name in others if runner.may(verb, f"pods/{name}", "exec")] == []
+    assert runner.may("delete", "pods/shard-0-0")
+    assert [name for name in others if runner.may("delete", f"pods/{name}")] == []
+    for verb in ("get", "list", "watch"):
+        assert not runner.may(verb, "secrets")
+    assert not runner.may("create", "pods")
+    assert not runner.may("get", "pods", "proxy")
+    refused = runner.kubectl("exec", others[0], "--", "true")
+    assert refused.returncode != 0
+    assert "forbidden" in refused.stderr
+
+
 def kept(verdict: dict[str, Any], promise: str) -> dict[str, Any]:
     found: dict[str, Any] = next(entry for entry in verdict["promises"] if entry["id"] == promise)
     return found
@@ -69,6 +90,8 @@ def test_s01_is_true(runner: Runner, variant: str, tmp_path: Path) -> None:
     told = {entry["id"]: (entry["verdict"], entry["value"], entry["reason"]) for entry in verdict["promises"]}
     assert verdict["verdict"] == "true", json.dumps(told, indent=1)
     assert kept(verdict, "lost-writes")["value"] == 0
+    # counted by replicas, in whose pods this runner may run nothing
+    assert kept(verdict, "descriptors")["verdict"] == "true"
     assert not list(runner.state.joinpath("undo").iterdir())
 
 

@@ -11,9 +11,10 @@ from experiments.gate.facts import Heap, PolicyCheck
 from experiments.gate.judgement import Subject
 from infra.kubernetes import render
 from infra.kubernetes.plan import KubernetesPlan
+from infra.on_kubernetes import IMAGES
 from infra.policy.model import COMPONENT, Environment, Resource, at, containers, of_kind, pod_labels
 from infra.policy.rules import RULES, judge
-from infra.topology import IMAGES, Topology, environments, load
+from infra.topology import Topology, environments, load
 
 KUBERNETES: Final = "kubernetes"
 _HEAP: Final = re.compile(r'"heap_mb": (\d+)')

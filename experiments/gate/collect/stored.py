@@ -45,8 +45,10 @@ def _last_run(archive: Archive, environment: str, scenario: Scenario, variant: s
 
 def _unlike(run: StoredRun, scenario: Scenario) -> Iterable[str]:
     """How the run differed from what the scenario file demands now."""
-    then = Scenario.read(run.directory / SCENARIO_FILE).breakwater
-    now = scenario.breakwater
+    stored = Scenario.read(run.directory / SCENARIO_FILE)
+    if any(getattr(stored, part) != getattr(scenario, part) for part in ("hypothesis", "method", "rollbacks")):
+        yield "another experiment"
+    then, now = stored.breakwater, scenario.breakwater
     if then.promises != now.promises:
         yield "other promises"
     if then.load != now.load:

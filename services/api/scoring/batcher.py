@@ -35,7 +35,8 @@ Waiting = tuple[Scorer, Row, asyncio.Future[Score], Ticket]
 
 
 class MicroBatcher:
-    """Belongs to one event loop. No timer: an idle worker starts at once, so a lone row never waits for company.
+    """Belongs to one event loop. No timer: an idle worker starts at the end of the loop's turn, so a lone row never
+    waits for company, and rows of requests that came in together go together.
 
     The worker is one long-lived thread: a thread's first call into Java costs 0.1 ms, and two threads score no faster
     than one (they hand the interpreter lock to and fro).
@@ -46,6 +47,7 @@ class MicroBatcher:
         self._worker = Worker("scoring")
         self._waiting: deque[Waiting] = deque()
         self._running: asyncio.Future[list[Score]] | None = None
+        self._starting = False
         self._probe: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -59,10 +61,12 @@ class MicroBatcher:
         ticket = self.breaker.admit()
         if ticket is None:
             raise ScorerUnavailable("the model keeps failing on this replica: try again")
-        future: asyncio.Future[Score] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Score] = loop.create_future()
         self._waiting.append((scorer, row, future, ticket))
-        if self._running is None:
-            self._start_batch()
+        if self._running is None and not self._starting:
+            self._starting = True
+            loop.call_soon(self._start)
         return future
 
     def renew(self) -> None:
@@ -78,6 +82,11 @@ class MicroBatcher:
         if self._probe is not None:
             self._probe.cancel()
         self._worker.close()
+
+    def _start(self) -> None:
+        self._starting = False
+        if self._waiting and self._running is None:
+            self._start_batch()
 
     def _start_batch(self) -> None:
         scorer = self._waiting[0][0]
@@ -122,6 +131,7 @@ class MicroBatcher:
 
     def _probe_now(self, scorer: Scorer, row: Row) -> None:
         """Score the failed row again: the breaker must close without requests, for without it none are sent here."""
+        self._probe = None  # it would hold the model when another one serves
         self.breaker.announce()
         if self._running is not None:
             self._probe_later(scorer, row)  # it hangs still

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jpype
 
@@ -19,8 +18,7 @@ BINOMIAL_PREDICTIONS = 3
 """score0 of a binomial model gives its own decision, then the probabilities of no and yes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
+class Score(NamedTuple):
     """`late` is the model's own decision, at the threshold of its best F1 in training."""
 
     probability: float
@@ -40,12 +38,15 @@ class MojoScorer:
         self._score_each = _bulk_operator(model)
         self._width = len(card.features)
         self._as_list = jpype.JClass("java.util.Arrays").asList
+        self.calls = 0
+        """How often it has been asked."""
 
     def score(self, rows: Sequence[Row]) -> list[Score]:
         """Scores in the order of the rows: all of them in one call into Java.
 
         Rows go to Java and predictions come back in one piece each: value by value took as long as scoring them.
         """
+        self.calls += 1
         values = memoryview(array("d", chain.from_iterable(rows)).tobytes())
         table = jpype.JArray.of(values.cast("d", (len(rows), self._width)))
         self._as_list(table).replaceAll(self._score_each)  # each row by its predictions, in place

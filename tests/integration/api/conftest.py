@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from services.h2o.train import TrainedModel
+from tests.integration.api.edge import Edge
+from tests.integration.api.pair import Pair
 from tests.integration.api.platform import Platform, Replica
 from tests.integration.api.redis_server import RedisServer
+from tests.integration.api.test_replica import wait_until
 
 
 @pytest.fixture(scope="package")
@@ -34,3 +37,33 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
     server.start()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="module")
+def pair(
+    request: pytest.FixtureRequest,
+    platform: Platform,
+    trained: Mapping[str, TrainedModel],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Pair]:
+    """Two ready replicas that serve v1, in an environment that is named after the module."""
+    environment = request.module.__name__.rpartition(".test_")[2]
+    pair = Pair(platform, tmp_path_factory.mktemp("pair"), trained, environment)
+    try:
+        pair.registry.publish(trained["v1"])  # before the first replica is up: nobody to ask
+        for name in ("api-0", "api-1"):
+            pair.start(name).wait_for("/readyz")
+        wait_until(lambda: len(pair.current("api-0")["replicas"]) == 2)
+        yield pair
+    finally:
+        pair.close()
+
+
+@pytest.fixture(scope="module")
+def edge(
+    platform: Platform, trained: Mapping[str, TrainedModel], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Edge]:
+    """Two ready replicas that serve v1, behind the real edge."""
+    platform.registry.publish(trained["v1"])
+    with Edge(platform, tmp_path_factory.mktemp("edge"), chaos=True) as edge:
+        yield edge

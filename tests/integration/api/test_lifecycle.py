@@ -20,7 +20,7 @@ from services.contracts.slots import slot_of
 from services.featurestore.slots import publish_slot_map
 from services.h2o.train import TrainedModel
 from tests.integration.api.platform import DATABASE, END_S, Platform, Replica
-from tests.integration.api.test_replica import FLIGHT, wait_until, waiting_for_locks, write_of
+from tests.integration.api.test_replica import FLIGHT, key_of, wait_until, waiting_for_locks, write_of
 
 pytestmark = pytest.mark.integration
 
@@ -138,13 +138,22 @@ def test_it_starts_and_ends_without_etcd_and_with_a_dead_shard(platform: Platfor
 
 
 @pytest.mark.usefixtures("published")
-def test_a_shard_with_a_foreign_schema_makes_it_unready(platform: Platform) -> None:
+def test_a_shard_with_a_foreign_schema_is_not_served_and_makes_it_unready(platform: Platform) -> None:
+    on_it, beside_it = write_of(1), write_of(0)
     with platform.postgres[1].superuser(DATABASE) as connection:
         [revision] = connection.execute("select version_num from alembic_version").fetchone() or [None]
         connection.execute("update alembic_version set version_num = 'foreign'")
         try:
             with Replica(platform) as replica:
                 wait_until(lambda: "shard 1 is at foreign" in replica.http.get("/readyz").text)
+                for refused in (replica.http.post("/v1/features", json=on_it), replica.predict(**key_of(on_it))):
+                    assert (refused.status_code, refused.json()["code"]) == (503, "schema_skew")
+                    assert "shard 1 is at foreign" in refused.json()["detail"]
+                assert replica.http.post("/v1/features", json=beside_it).status_code == 200
+                assert replica.predict(features=FLIGHT).status_code == 200
+                connection.execute("update alembic_version set version_num = %s", [revision])
+                replica.wait_for("/readyz")
+                assert replica.http.post("/v1/features", json=on_it).status_code == 200
         finally:
             connection.execute("update alembic_version set version_num = %s", [revision])
 

@@ -6,160 +6,34 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
+from services.api.proof import WARM_CALLS
 from services.api.scoring.jvm import start_jvm
 from services.api.scoring.mojo import MojoScorer
 from services.api.scoring.vector import VectorEncoder
 from services.contracts.flights import MODEL_NAME, FlightFeatures
-from services.featurestore.slots import publish_slot_map
 from services.h2o.trained import TrainedModel
 from services.registry import reload as reloading
 from services.registry.errors import ReloadInProgress
 from services.registry.reload import CandidateRefused
+from tests.integration.api.pair import CLIENTS, Load, Pair, assert_all_serve
 from tests.integration.api.platform import HEAP_MB, Platform, Replica
-from tests.integration.api.publishing import renamed
 from tests.integration.api.test_replica import FLIGHT, wait_until
 from tests.integration.registry.models import WHY
 
 pytestmark = pytest.mark.integration
 
-RATE = 100
-CLIENTS = 8
 REQUESTS = 1000
 RELOADS = 20
 SETTLED = 5
 """Reloads after which every lazily made thing exists; from then on memory must stay."""
 GROWTH_MB = 12
 MB = 1024 * 1024
-
-
-class Pair:
-    """api-0 and api-1 with a registry of their own; v1 serves at first. Versions are used once each."""
-
-    def __init__(self, platform: Platform, directory: Path, trained: Mapping[str, TrainedModel]) -> None:
-        self.platform = platform
-        self.trained = trained
-        publish_slot_map(platform.etcd_client, "reload", platform.shards)
-        self.registry = platform.publisher("reload")
-        self._settings = self.registry.settings(directory)
-        self._numbers = iter(range(3, 1000))
-        self.replicas: dict[str, Replica] = {}
-
-    def start(self, name: str) -> Replica:
-        self.replicas[name] = Replica(self.platform, **self._settings, replica=name)
-        return self.replicas[name].__enter__()
-
-    def close(self) -> None:
-        for replica in self.replicas.values():
-            replica.__exit__()
-
-    def fresh(self, trees: str = "v2") -> str:
-        """A newly registered version with the trees of v1 or v2."""
-        version = f"n{next(self._numbers)}-{trees}"
-        self.registry.register(renamed(self.trained[trees], version))
-        return version
-
-    def post(self, name: str, **body: object) -> httpx.Response:
-        return httpx.post(
-            f"{self.replicas[name].url}/v1/admin/reload-model",
-            json={"reason": "a test"} | body,
-            headers={"authorization": f"Bearer {self.platform.admin_token}"},
-            timeout=30.0,
-        )
-
-    def serving(self) -> dict[str, tuple[str, int]]:
-        found = {}
-        for name, replica in self.replicas.items():
-            model = replica.http.get("/v1/models/current").json()["model"]
-            found[name] = (model["version"], model["generation"])
-        return found
-
-    def current(self, name: str) -> dict[str, Any]:
-        return dict(self.replicas[name].http.get("/v1/models/current").json())
-
-
-@pytest.fixture(scope="module")
-def pair(
-    platform: Platform, trained: Mapping[str, TrainedModel], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Pair]:
-    pair = Pair(platform, tmp_path_factory.mktemp("pair"), trained)
-    try:
-        pair.registry.publish(trained["v1"])  # before the first replica is up: nobody to ask
-        for name in ("api-0", "api-1"):
-            pair.start(name).wait_for("/readyz")
-        wait_until(lambda: len(pair.current("api-0")["replicas"]) == 2)
-        yield pair
-    finally:
-        pair.close()
-
-
-def assert_all_serve(pair: Pair, answer: httpx.Response, version: str) -> None:
-    assert answer.status_code == 200, answer.text
-    reloaded = answer.json()
-    generation = reloaded["model"]["generation"]
-    assert reloaded["model"] == {"name": MODEL_NAME, "version": version, "generation": generation}
-    assert reloaded["replicas"] == [
-        {"replica": name, "outcome": "serves", "version": version, "generation": generation, "reason": None}
-        for name in ("api-0", "api-1")
-    ]
-    assert pair.serving() == {"api-0": (version, generation), "api-1": (version, generation)}
-
-
-@dataclass(frozen=True)
-class Answer:
-    began: float
-    ended: float
-    status: int
-    replica: str
-    row: int
-    body: dict[str, Any]
-
-
-class Load:
-    """Golden rows asked of both replicas in turn on a schedule, until `close`."""
-
-    def __init__(self, pair: Pair, rows: list[dict[str, Any]]) -> None:
-        self.answers: list[Answer] = []
-        self._replicas = list(pair.replicas.values())
-        self._rows = rows
-        self._ended = threading.Event()
-        self._threads = [threading.Thread(target=self._send, args=(number,)) for number in range(CLIENTS)]
-        for thread in self._threads:
-            thread.start()
-
-    def close(self) -> None:
-        self._ended.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _send(self, number: int) -> None:
-        due = time.monotonic() + number / RATE
-        replica = self._replicas[number % len(self._replicas)]
-        asked = number
-        with httpx.Client(base_url=replica.url, headers=replica.http.headers, timeout=10.0) as client:
-            while not self._ended.wait(max(0.0, due - time.monotonic())):
-                row = asked % len(self._rows)
-                began = time.monotonic()
-                answer = client.post("/v1/predict", json={"features": self._rows[row]})
-                self.answers.append(
-                    Answer(
-                        began,
-                        time.monotonic(),
-                        answer.status_code,
-                        answer.headers["x-breakwater-replica"],
-                        row,
-                        answer.json(),
-                    )
-                )
-                asked += CLIENTS
-                due = max(due + CLIENTS / RATE, time.monotonic() - 1.0)
 
 
 def own_scores(model: TrainedModel, genmodel_jar: Path) -> list[float]:
@@ -363,5 +237,6 @@ def test_memory_does_not_grow_over_twenty_reloads(pair: Pair) -> None:
             replica.predict(features=FLIGHT)
             resident[name].append(rss_mb(replica))
             assert replica.metric("breakwater_api_jvm_heap_used_bytes") < HEAP_MB * MB
+            assert replica.metric("breakwater_api_model_rehearsals") >= WARM_CALLS
     for measured in resident.values():
         assert max(measured[SETTLED:]) - measured[SETTLED] < GROWTH_MB, measured

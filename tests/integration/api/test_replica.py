@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import statistics
 import time
@@ -17,6 +18,7 @@ import pytest
 
 from services.api.access import ONE_IN
 from services.api.cache import ROUND_TRIP_S
+from services.api.openapi import ProblemDetails
 from services.contracts.slots import SlotMap, slot_of
 from services.featurestore.slots import apply_slot_map
 from tests.integration.api.platform import DATABASE, Platform, Replica
@@ -120,6 +122,52 @@ class TestPredictions:
         assert again == [answer.json()["probability"] for answer in answers[:20]]
 
 
+class TestReads:
+    def test_what_was_written_is_read_with_its_age(self, replica: Replica) -> None:
+        write = write_of(0, distance=next(_distances))
+        assert replica.http.post("/v1/features", json=write).status_code == 200
+        answer = replica.http.get("/v1/features", params=key_of(write))
+        assert answer.status_code == 200
+        found = answer.json()
+        assert found["features"]["distance"] == write["features"]["distance"]
+        assert (found["entity_id"], found["from_standby"], found["staleness_s"]) == (write["entity_id"], False, 0)
+        mine = replica.http.get("/v1/features", params=key_of(write) | {"read_your_writes": "true"})
+        assert mine.json() == found
+
+    def test_its_connection_is_among_those_that_the_pools_show(self, replica: Replica) -> None:
+        replica.http.get("/v1/features", params=key_of(write_of(0)))
+        for pool in ("shard-0-write", "shard-0-read", "shard-1-write", "shard-1-read"):
+            assert replica.metric(f'breakwater_api_pool_connections{{pool="{pool}",state="open"}}') >= 1
+            assert replica.metric(f'breakwater_api_pool_connections{{pool="{pool}",state="dialling"}}') == 0
+
+    def test_what_is_not_there_has_an_age_too(self, replica: Replica) -> None:
+        answer = replica.http.get("/v1/features", params=key_of(write_of(0)))
+        assert (answer.status_code, answer.json()["code"], answer.json()["staleness_s"]) == (
+            404, "features_not_found", 0
+        )  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("changes", "place"),
+        [
+            ({"entity_id": "7"}, "entity_id"),
+            ({"event_time": "2013-01-01T10:15:00"}, "event_time"),
+            ({"read_your_writes": "perhaps"}, "read_your_writes"),
+            ({"read_your_write": "true"}, "read_your_write"),
+        ],
+    )
+    def test_a_query_that_breaks_the_contract_is_told_where(
+        self, replica: Replica, changes: dict[str, str], place: str
+    ) -> None:
+        answer = replica.http.get("/v1/features", params=key_of(write_of(0)) | changes)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+        assert [error["loc"] for error in answer.json()["errors"]] == [[place]]
+
+    def test_a_query_without_a_key_is_refused_and_so_is_another_method(self, replica: Replica) -> None:
+        assert replica.http.get("/v1/features").status_code == 422
+        refused = replica.http.delete("/v1/features")
+        assert (refused.status_code, set(refused.headers["allow"].split(", "))) == (405, {"GET", "HEAD", "POST"})
+
+
 class TestRefusals:
     @pytest.mark.parametrize("path", ["/v1/predict", "/v1/features"])
     @pytest.mark.parametrize("header", [{}, {"authorization": "Bearer wrong"}])
@@ -170,6 +218,28 @@ class TestRefusals:
         with socket.create_connection(address) as client:
             client.sendall(head.encode())
         wait_until(lambda: replica.metric(count) > before)
+
+    @pytest.mark.parametrize(
+        ("sent", "status", "code"),
+        [
+            (b"garbage\r\n\r\n", 400, "bad_request"),
+            (b"GET /healthz HTTP/1.1\r\nhost: x\r\nno header\r\n\r\n", 400, "bad_request"),
+            (b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n", 411, "length_required"),
+            (b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 65537\r\n\r\n", 413, "body_too_large"),
+        ],
+    )
+    def test_what_is_no_request_of_ours_is_a_problem_too(
+        self, replica: Replica, sent: bytes, status: int, code: str
+    ) -> None:
+        with socket.create_connection(("127.0.0.1", httpx.URL(replica.url).port or 0), timeout=10) as client:
+            client.sendall(sent)
+            answer = http.client.HTTPResponse(client)
+            answer.begin()
+            assert (answer.status, answer.getheader("content-type")) == (status, "application/problem+json")
+            assert len(answer.getheader("x-request-id", "")) == 32
+            said = ProblemDetails.model_validate_json(answer.read())
+        assert (said.status, said.code) == (status, code)
+        assert replica.http.get("/readyz").status_code == 200
 
     def test_no_json_is_a_broken_request(self, replica: Replica) -> None:
         answer = replica.http.post("/v1/predict", content=b'{"features": NaN')

@@ -77,6 +77,10 @@ def total(replicas: list[ScorePath], reason: str) -> float:
     return sum(replica.computations().get(reason, 0) for replica in replicas)
 
 
+def expiries(replicas: list[ScorePath], kind: str) -> float:
+    return sum(replica.value("breakwater_api_cache_expiries_total", kind=kind) for replica in replicas)
+
+
 async def settled(redis: RedisServer) -> None:
     """Until no computation holds its lock."""
     await until(lambda: not redis.client.keys(PREFIX + b"*" + LOCK_SUFFIX))
@@ -92,6 +96,8 @@ async def test_keys_that_nobody_has_are_computed_once_over_all_replicas(
     redis.client.delete(*redis.client.keys(PREFIX + b"*"))
     await stampede(replicas)
     assert rows(replicas) == 2 * len(HOT)
+    assert expiries(replicas, "hard") == 2 * len(HOT), "each loss of a key counts once over all replicas"
+    assert expiries(replicas, "soft") == 0
 
 
 async def test_at_the_soft_expiry_one_replica_refreshes_each_key_and_nobody_waits(
@@ -109,8 +115,8 @@ async def test_at_the_soft_expiry_one_replica_refreshes_each_key_and_nobody_wait
         replica.scorer.gate.set()
     await settled(redis)
     assert total(replicas, "refresh") == len(HOT)
-    soft = sum(replica.value("breakwater_api_cache_expiries_total", kind="soft") for replica in replicas)
-    assert soft == len(HOT)
+    assert expiries(replicas, "soft") == len(HOT)
+    assert expiries(replicas, "hard") == len(HOT), "the first computation's"
     assert {source for _, source in await stampede(replicas)} == {"cache"}
     assert rows(replicas) == 2 * len(HOT)
     assert all(redis.client.pttl(key) > REFRESH_BELOW_MS for key in redis.client.keys(PREFIX + b"*"))

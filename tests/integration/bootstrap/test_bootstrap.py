@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.experiments import browser
+
 pytestmark = pytest.mark.integration
+
+NEEDS_BROWSER = pytest.mark.skipif(browser.program() is None, reason=browser.MISSING)
 
 ROOT = Path(__file__).resolve().parents[3]
 INSTANT_S = 1.0
@@ -32,8 +36,9 @@ def test_second_time_is_instant_silent_and_changes_nothing() -> None:
     assert took < INSTANT_S
 
 
-def test_packages_alone_does_nothing_when_none_is_missing() -> None:
-    done = bootstrap("packages")
+@pytest.mark.parametrize("what", ["packages", pytest.param("browser", marks=NEEDS_BROWSER)])
+def test_packages_alone_does_nothing_when_none_is_missing(what: str) -> None:
+    done = bootstrap(what)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -41,6 +46,5 @@ def test_unknown_argument_is_one_clear_line() -> None:
     done = bootstrap("package")
     assert done.returncode == 1
     assert done.stderr == (
-        "bootstrap: unknown argument 'package'; use scripts/bootstrap, scripts/bootstrap packages or "
-        "scripts/bootstrap mage\n"
+        "bootstrap: unknown argument 'package'; use scripts/bootstrap, or it with packages, browser or mage\n"
     )

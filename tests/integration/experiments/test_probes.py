@@ -125,6 +125,29 @@ def test_a_leader_key_is_seen_when_it_goes_and_comes(tmp_path: Path) -> None:
         assert [event.member for event in sets] == ["shard-0-0", "shard-0-1"]
 
 
+def test_a_new_leader_of_etcd_itself_is_seen(tmp_path: Path) -> None:
+    with EtcdCluster(tmp_path / "etcd", 3) as cluster:
+        server = PostgresServer(tmp_path, "shard-0-0", "never started")
+        etcd = etcd_at(*cluster.clients)
+        path, plan = write_plan(tmp_path, [server.endpoints(0)], rates=RATES, seconds=120, etcd=etcd)
+        client = EtcdClient(cluster.clients)
+        client.put(leader_key("test", 0), "shard-0-0")
+        old = cluster.leader()
+        probe = subprocess.Popen(commands(PROBES, path)[1])
+        try:
+            eventually(plan.event_log, "etcd", "leader_set", lambda e: e.member == "shard-0-0")
+            time.sleep(1.5)  # it has looked at the terms, too
+            killed_ns = time.monotonic_ns()
+            cluster.kill(old)
+            elected = eventually(plan.event_log, "etcd", "elected", lambda _: True)
+        finally:
+            client.close()
+            end(probe)
+        assert elected.member in {f"etcd-{number}" for number in range(3)} - {f"etcd-{old}"}
+        assert elected.t_ns > killed_ns
+        assert elected.data["since_ns"] < elected.t_ns
+
+
 def test_a_machine_that_stands_still_is_seen(tmp_path: Path) -> None:
     server = PostgresServer(tmp_path, "shard-0-0", "never started")
     path, plan = write_plan(tmp_path, [server.endpoints(0)], rates=RATES, seconds=120)

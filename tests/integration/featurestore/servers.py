@@ -66,7 +66,7 @@ class Postgres:
         """The application's role, as services/featurestore/provision.py makes it."""
         with self.superuser() as connection:
             connection.execute(f"create role {APP} login password '{self.password}'")
-            connection.execute(f"grant pg_checkpoint to {APP}")
+            connection.execute(f"grant pg_monitor, pg_checkpoint to {APP}")
 
     def follow(self, name: str) -> Postgres:
         """A new, running standby of this server."""

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from services.breaker import FAILURES, Breaker, State
+from services.breaker import FAILURES, PROBE_EVERY_S, Breaker, State
 from services.contracts.shards import ShardEndpoints
 from services.featurestore.errors import InvalidRequest, ShardUnavailable
 from services.featurestore.gate import PATIENCE_S
@@ -93,6 +93,29 @@ async def test_a_new_leader_lets_a_probe_in(shards: Shards) -> None:
         await store.write(entity_on(0), NOW, "UA", {}, idempotency_key=uuid4())
         assert states[-2:] == [State.HALF_OPEN, State.CLOSED]
         assert breaker_of(store, "shard-1-write").state is State.CLOSED
+
+
+async def test_what_nothing_else_notices_the_leaders_announcement_ends(
+    shards: Shards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The background probe alone would let a probe in within 0.25 s: here it never succeeds."""
+
+    async def in_vain(_pool: ShardPool, _opened: float) -> bool:
+        return False
+
+    monkeypatch.setattr(ShardPool, "_knock", in_vain)
+    async with open_store(shards) as store:
+        await first_acknowledged(store, 0, 2)
+        breaker_of(store, "shard-0-write").trip()
+        assert await fail_to_write(store) > PATIENCE_S / 2, "a failover was waited for"
+        for _ in range(3):
+            await asyncio.sleep(PROBE_EVERY_S)
+            assert await fail_to_write(store) < AT_ONCE_S
+        store.announce(1)
+        await fail_to_write(store)
+        store.announce(0)
+        await store.write(entity_on(0), NOW, "UA", {}, idempotency_key=uuid4())
+        assert breaker_of(store, "shard-0-write").state is State.CLOSED
 
 
 async def test_an_open_breaker_closes_without_any_caller_noticing(shards: Shards) -> None:

@@ -270,3 +270,20 @@ async def test_opening_does_not_wait_for_a_dead_shard(shards: Shards, servers: S
                 await store.write(entity_on(0), NOW, "UA", {}, idempotency_key=uuid4())
     finally:
         await asyncio.to_thread(servers[0].start)
+
+
+async def test_a_read_whose_connection_breaks_is_repeated_for_its_caller(shards: Shards, servers: Servers) -> None:
+    entity = entity_on(0)
+    async with open_store(shards) as store:
+        await first_acknowledged(store, 0, 2)
+        await store.write(entity, NOW, "UA", {"distance": 1.0}, idempotency_key=uuid4())
+        with servers[0].superuser(shards[0].dbname) as holder, servers[0].superuser() as onlooker:
+            with holder.transaction():
+                holder.execute("lock table features in access exclusive mode")
+                reading = asyncio.create_task(store.read(entity, NOW))
+                blocked = await session_waiting_for_lock(onlooker)
+                onlooker.execute("select pg_terminate_backend(%s)", (blocked,))
+            row = await reading
+        assert row is not None
+        assert row.features == {"distance": 1.0}
+        assert store.stats()[0]["read"]["returns_bad"] == 1, "its first connection is of no use any more"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -20,6 +22,9 @@ from tests.integration.featurestore.servers import Postgres
 from tests.integration.featurestore.writers import NOW, SOON_S, entity_on, first_acknowledged, open_store
 
 pytestmark = pytest.mark.integration
+
+IDLE_S = 3.0
+"""Without writes a standby hears from its primary every 2.5 s, half of its timeout (SETTINGS)."""
 
 Pair = tuple[Postgres, Postgres, ShardEndpoints]
 
@@ -60,7 +65,7 @@ async def eventually_fresh(store: FeatureStore, entity: UUID) -> FeatureRow:
     async with asyncio.timeout(SOON_S):
         while True:
             row = await store.read(entity, NOW)
-            if row is not None and row.staleness_s == 0:
+            if row is not None and row.staleness_s is not None and row.staleness_s < IDLE_S:
                 return row
             await asyncio.sleep(0.01)
 
@@ -96,6 +101,50 @@ async def test_a_standby_states_how_stale_it_may_be(pair: Pair) -> None:
         assert cut_off is not None
         assert cut_off.staleness_s is not None
         assert cut_off.staleness_s >= 0.3, "all received is replayed, but nobody sends any more"
+
+
+async def test_a_standby_that_nobody_reaches_does_not_claim_to_be_fresh(pair: Pair) -> None:
+    """It has replayed all that it received, its stream is open, and another standby may have acknowledged more."""
+    _, standby, shard = pair
+    async with open_store([shard]) as store:
+        old, new = entity_on(0, 1), entity_on(0, 1)
+        await store.write(old, NOW, "UA", {}, idempotency_key=uuid4())
+        assert (await eventually_fresh(store, old)).from_standby
+        with standby.superuser() as superuser:
+            found = superuser.execute("select pid from pg_stat_wal_receiver").fetchone()
+            assert found is not None
+        os.kill(found[0], signal.SIGSTOP)
+        try:
+            await store.write(new, NOW, "UA", {}, idempotency_key=uuid4())
+            acknowledged = time.monotonic()
+            await asyncio.sleep(0.3)
+            sent = time.monotonic()
+            missed = await store.look_up(new, NOW)
+        finally:
+            os.kill(found[0], signal.SIGCONT)
+        assert (missed.features, missed.from_standby) == (None, True)
+        assert missed.staleness_s is not None
+        assert missed.staleness_s >= sent - acknowledged
+
+
+async def test_no_read_is_older_than_it_says(pair: Pair) -> None:
+    """Reads right after their writes, at a standby that follows as fast as it can."""
+    _, _, shard = pair
+    async with open_store([shard]) as store:
+        known: list[tuple[UUID, float]] = []
+        telling = 0
+        for _ in range(300):
+            entity = entity_on(0, 1)
+            await store.write(entity, NOW, "UA", {}, idempotency_key=uuid4())
+            known.append((entity, time.monotonic()))
+            for wanted, acknowledged in known[-4:]:
+                age = time.monotonic() - acknowledged
+                found = await store.look_up(wanted, NOW)
+                assert found.staleness_s is not None
+                if found.staleness_s < age:
+                    telling += 1
+                    assert found.features is not None, f"{age:.4f} s after its write, stated {found.staleness_s:.4f} s"
+        assert telling > 100
 
 
 async def test_writes_follow_a_promotion_and_reads_never_stop(pair: Pair) -> None:

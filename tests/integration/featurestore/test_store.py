@@ -106,9 +106,24 @@ async def test_values_that_cannot_be_stored_are_refused_and_cost_no_connection(
 async def test_a_schema_this_release_does_not_serve_is_named(store: FeatureStore, shards: Shards) -> None:
     await store.check_schema()
     with transaction(shards[1], application_name="test") as connection:
+        [head] = connection.execute("select version_num from alembic_version").fetchone() or [None]
         connection.execute("update alembic_version set version_num = '9999'")
     with pytest.raises(SchemaSkew, match="shard 1 is at 9999"):
         await store.check_schema()
+    skewed, sound = entity_on(1), entity_on(0)
+    await store.write(sound, NOW, "UA", {}, idempotency_key=uuid4())
+    for refused in (
+        store.write(skewed, NOW, "UA", {}, idempotency_key=uuid4()),
+        store.read(skewed, NOW),
+        store.read_many([(sound, NOW), (skewed, NOW)]),
+    ):
+        with pytest.raises(SchemaSkew, match="shard 1 is at 9999"):
+            await refused
+    assert entities_of(shards[1]) == 0
+    with transaction(shards[1], application_name="test") as connection:
+        connection.execute("update alembic_version set version_num = %s", (head,))
+    await store.check_schema()
+    await store.write(skewed, NOW, "UA", {}, idempotency_key=uuid4())
 
 
 async def test_a_shard_without_schema_is_named(empty_shards: Shards) -> None:

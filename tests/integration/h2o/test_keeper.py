@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import signal
 import threading
@@ -14,6 +15,7 @@ import urllib3
 
 from services.coordination.etcd import EtcdClient
 from services.h2o.cluster import H2OCluster
+from services.h2o.errors import ClusterUnavailable
 from services.h2o.job import run
 from services.h2o.specs import SplitSpec
 from services.h2o.trained import TrainedModel
@@ -139,12 +141,18 @@ def test_a_killed_node_in_mid_training_ends_in_an_equal_model(
     nodes.wait_ready()
 
 
-def test_nodes_that_cannot_start_raise_an_alarm_that_says_why(etcd: EtcdCluster, tmp_path: Path) -> None:
+def test_nodes_that_cannot_start_raise_an_alarm_that_says_why(
+    etcd: EtcdCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with EtcdCluster(tmp_path / "etcd", 1) as own, Nodes(tmp_path, own.clients, 1, heap_mb=1) as broken:
         wait_until(lambda: broken.ask("h2o-0", "/status")[1].get("state") == "alarm", 40.0, "the alarm")
         status, answer = broken.ask("h2o-0", "/ready")
         assert status == 503
         assert "Too small" in answer["reason"]
+        monkeypatch.setattr("services.h2o.cluster.ALARM_S", 0.5)
+        too_small = pytest.raises(ClusterUnavailable, match=r"after \d+ s: bw-\d+ is alarm .*Too small")
+        with contextlib.closing(EtcdClient(own.clients)) as client, too_small:
+            H2OCluster(client, ENVIRONMENT).wait_whole(timeout_s=60.0)
         raised = broken.events("h2o-keeper", "raised")
         pauses = [(after.t_ns - before.t_ns) / 1e9 for before, after in itertools.pairwise(raised)]
         assert pauses == sorted(pauses), "each attempt waits longer than the one before"

@@ -100,6 +100,31 @@ def test_answers_are_judged_by_what_they_prove(edge: TlsEdge, tmp_path: Path) ->
     assert edge.connections < len(found)
 
 
+@pytest.mark.parametrize("forgetful", [False, True])
+def test_readers_ask_for_what_was_acknowledged_and_record_what_they_saw(
+    edge: TlsEdge, tmp_path: Path, forgetful: bool
+) -> None:
+    edge.forgetful = forgetful
+    found = run(edge, tmp_path, rates={"write_api": 50, "read_api": 50})
+    written = {row["key"]: row for row in found if row["kind"] == "write_api"}
+    asked = [row for row in found if row["kind"] == "read_api"]
+    assert len(asked) == edge.seen["read"] == pytest.approx(50, abs=5 * 7)  # Poisson: five standard deviations
+    assert {(row["error"], row["available"], row["durability"], row["timeline"]) for row in asked} == {
+        (Error.NONE, True, Durability.NONE, 12_500)
+    }
+    # but for the first ones, when nothing was known yet
+    late = [row for row in asked if row["start_ns"] > min(row["end_ns"] for row in written.values())]
+    assert len(late) > 0.5 * len(asked)
+    assert all(written[row["key"]]["end_ns"] < row["start_ns"] for row in late)
+    assert (
+        {row["value"] for row in late} == {0}
+        if forgetful
+        else {row["value"] for row in late} <= {row["value"] for row in written.values()}
+    )
+    # of different ages
+    assert len({row["key"] for row in late}) > 5
+
+
 def test_a_server_that_the_plans_ca_did_not_sign_gets_no_request(edge: TlsEdge, tmp_path: Path) -> None:
     elsewhere = tmp_path / "other"
     elsewhere.mkdir()

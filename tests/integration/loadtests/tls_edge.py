@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -23,6 +24,7 @@ from cryptography.x509.oid import NameOID
 
 NAME = "edge.example.org"
 PREDICTION = {"probability": 0.25, "late": False, "source": "scored", "staleness_s": None}
+STALENESS_S = 0.0125
 ACKNOWLEDGED = {"shard": 0, "timeline": 3, "server": "shard-0-0", "idempotency_key": "k"}
 
 
@@ -57,7 +59,7 @@ def make_certificates(directory: Path) -> tuple[Path, Path]:
 
 
 class TlsEdge:
-    """Serves in a thread; `stall` holds every answer back, `refuse_writes` answers writes with a problem."""
+    """Serves in a thread; `stall` holds answers back, `problem` answers writes, a `forgetful` one finds nothing."""
 
     def __init__(self, server_file: Path, token: str) -> None:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -71,6 +73,8 @@ class TlsEdge:
         self.seen: Counter[str] = Counter()
         self.connections = 0
         self.problem: tuple[int, str] | None = None
+        self.written: dict[str, object] = {}
+        self.forgetful = False
 
     @property
     def url(self) -> str:
@@ -109,12 +113,12 @@ class TlsEdge:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                length = next(
+                lengths = [
                     int(line.partition(":")[2])
                     for line in head.splitlines()
                     if line.lower().startswith("content-length")
-                )
-                body = json.loads(await reader.readexactly(length))
+                ]
+                body = json.loads(await reader.readexactly(lengths[0])) if lengths else {}
                 status, answer = self._answer(head, body)
                 await self._go.wait()
                 content = json.dumps(answer).encode()
@@ -128,8 +132,16 @@ class TlsEdge:
         if head.startswith("POST /v1/predict "):
             self.seen["by vector" if "features" in body else "by entity"] += 1
             return 200, dict(PREDICTION)
+        if head.startswith("GET /v1/features?"):
+            self.seen["read"] += 1
+            query = parse_qs(urlsplit(head.split()[1]).query)
+            found = self.written.get(query["entity_id"][0])
+            if found is None or self.forgetful:
+                return 404, {"code": "features_not_found", "staleness_s": STALENESS_S}
+            return 200, {"features": found, "staleness_s": STALENESS_S, "from_standby": True}
         self.seen["write"] += 1
         if self.problem is not None:
             status, code = self.problem
             return status, {"code": code}
+        self.written[str(body["entity_id"])] = body["features"]
         return 200, dict(ACKNOWLEDGED)

@@ -33,12 +33,14 @@ class CountingScorer:
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
+        self.calls = 0
         self.gate = threading.Event()
         self.gate.set()
         self.failure: Exception | None = None
 
     def score(self, rows: Sequence[Row]) -> list[Score]:
         assert self.gate.wait(10)
+        self.calls += 1
         self.rows += rows
         if self.failure is not None:
             raise self.failure

@@ -10,8 +10,8 @@ from services.api.problems import Overloaded
 
 def test_beyond_the_ceiling_it_refuses_with_a_time_to_retry() -> None:
     admission = Admission(2, "predictions")
-    with admission.admit(), admission.admit():
-        with pytest.raises(Overloaded, match="2 predictions are in progress") as refused, admission.admit():
+    with admission, admission:
+        with pytest.raises(Overloaded, match="2 predictions are in progress") as refused, admission:
             pass
         response = refused.value.response()
         assert response.status_code == 503
@@ -22,7 +22,7 @@ def test_beyond_the_ceiling_it_refuses_with_a_time_to_retry() -> None:
 
 def test_a_failure_gives_its_place_back() -> None:
     admission = Admission(1, "writes")
-    with pytest.raises(ValueError, match="failed"), admission.admit():
+    with pytest.raises(ValueError, match="failed"), admission:
         raise ValueError("failed")
-    with admission.admit():
+    with admission:
         assert admission.in_flight == 1

@@ -64,12 +64,19 @@ def batcher() -> Iterator[MicroBatcher]:
 
 async def test_what_waits_while_the_worker_is_busy_goes_in_one_batch(batcher: MicroBatcher) -> None:
     scorer = Recorder(held=True)
-    futures = [batcher.score(scorer, (float(number),)) for number in range(200)]
+    futures = [batcher.score(scorer, (0.0,))]
     await asyncio.sleep(0)
+    futures += [batcher.score(scorer, (float(number),)) for number in range(1, 200)]
     scorer.gate.set()
     scores = await asyncio.gather(*futures)
     assert [score.probability for score in scores] == [float(number) for number in range(200)]
     assert scorer.batches == [1, MAX_BATCH, MAX_BATCH, MAX_BATCH, 200 - 1 - 3 * MAX_BATCH]
+
+
+async def test_what_comes_in_one_turn_of_the_loop_goes_in_one_batch(batcher: MicroBatcher) -> None:
+    scorer = Recorder()
+    await asyncio.gather(*(batcher.score(scorer, (float(number),)) for number in range(30)))
+    assert scorer.batches == [30]
 
 
 async def test_a_lone_row_waits_for_no_company(batcher: MicroBatcher) -> None:
@@ -119,7 +126,7 @@ async def test_a_caller_that_went_away_disturbs_nobody(batcher: MicroBatcher) ->
 
 async def test_the_queue_is_bounded(batcher: MicroBatcher) -> None:
     scorer = Recorder(held=True)
-    futures = [batcher.score(scorer, (float(number),)) for number in range(1 + MAX_WAITING)]
+    futures = [batcher.score(scorer, (float(number),)) for number in range(MAX_WAITING)]
     with pytest.raises(Overloaded, match="try again"):
         batcher.score(scorer, (0.0,))
     scorer.gate.set()

@@ -12,9 +12,9 @@ from benchmarks import processes
 from benchmarks.measured import BenchmarkError
 
 
-def test_cpu_is_read_after_whatever_the_name_holds() -> None:
-    stat = "7 (a) R 1 (b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 4 0 100 1 1"
-    assert processes.parse_cpu(stat) == 300
+def test_cpu_is_read_after_whatever_the_name_holds_with_that_of_ended_children() -> None:
+    stat = "7 (a) R 1 (b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 7 3 20 0 4 0 100 1 1"
+    assert processes.parse_cpu(stat) == 310
 
 
 def test_memory_is_the_resident_set() -> None:

@@ -152,6 +152,8 @@ def test_months_that_are_none_are_refused_before_anything_starts(breakwater: Bre
         (("verify", "local", "--variant", "flood"), "S-01 has no variant 'flood'; it has server-killed, member-killed"),
         (("controls", "local", "flood"), "no control flood; there is wardens-off, lease-of-a-minute"),
         (("status", "local"), "local is not up"),
+        (("load", "local"), "local is not up"),
+        (("train", "local"), "local is not up"),
         (("logs", "local", "shard-9-9"), "no member 'shard-9-9' in local; members: etcd-0"),
         (("logs", "local", "etcd-0"), "etcd-0 of local has no logs yet; see `breakwater status local`"),
     ],
@@ -266,6 +268,7 @@ def test_being_ended_is_as_being_interrupted(breakwater: Breakwater, monkeypatch
         os.kill(os.getpid(), signal.SIGTERM)
         signal.pause()
 
+    monkeypatch.setattr(runtime, "demand_up", lambda _: None)
     monkeypatch.setattr(workloads, "load", ended)
     assert breakwater("load", "local").code == 130
 

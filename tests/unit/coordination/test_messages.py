@@ -5,7 +5,16 @@ import base64
 import pytest
 
 from services.coordination.etcd import Compare, Delete, EtcdClient, EtcdError, Get, Put
-from services.coordination.messages import compare_body, key_value, op_body, op_result, prefix_end, watch_events
+from services.coordination.messages import (
+    ServerStatus,
+    compare_body,
+    key_value,
+    op_body,
+    op_result,
+    prefix_end,
+    server_status,
+    watch_events,
+)
 
 
 def b64(text: str) -> str:
@@ -20,6 +29,12 @@ def test_a_prefix_ends_at_the_first_key_after_it(prefix: str, end: bytes) -> Non
 def test_zero_fields_are_absent_in_the_gateway_and_zero_here() -> None:
     kv = key_value({"key": b64("k"), "mod_revision": "7"})
     assert (kv.key, kv.value, kv.mod_revision, kv.lease, kv.version) == ("k", "", 7, 0, 0)
+
+
+def test_a_server_tells_its_term_and_leader_and_that_it_knows_none() -> None:
+    header = {"cluster_id": "9", "member_id": str(2**63 + 1), "revision": "7", "raft_term": "4"}
+    assert server_status({"header": header, "leader": "8"}) == ServerStatus(2**63 + 1, 4, 8)
+    assert server_status({"header": {"member_id": "3"}, "errors": ["no leader"]}) == ServerStatus(3, 0, 0)
 
 
 def test_lease_numbers_above_53_bits_survive() -> None:

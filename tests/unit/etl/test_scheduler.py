@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import yaml
 
 from services.contracts.shards import HostPort, ShardEndpoints
 from services.etl.mage_database import database_url
-from services.etl.scheduler import LATE_S, STARTING_S, Loop, SchedulerConfig, lay_out_project
+from services.etl.scheduler import LATE_S, STARTING_S, Loop, Scheduler, SchedulerConfig, lay_out_project
 
 NOW = 1000.0
 
@@ -28,10 +29,10 @@ def loop(
         (loop(), None, False),
         (loop(turned_ago=None, began_ago=20), "starting, for 20 s", False),
         (loop(turned_ago=None, began_ago=STARTING_S + 1), "starting, for 181 s", True),
-        (loop(turned_ago=LATE_S + 1), "its scheduler's loop has not turned for 61 s", False),
-        (loop(turned_ago=2 * LATE_S + 1), "its scheduler's loop has not turned for 121 s", True),
-        (loop(waiting=LATE_S + 1), "an order has waited for 61 s and nothing begins", False),
-        (loop(waiting=2 * LATE_S + 1), "an order has waited for 121 s and nothing begins", True),
+        (loop(turned_ago=LATE_S + 1), "its scheduler's loop has not turned for 21 s", False),
+        (loop(turned_ago=2 * LATE_S + 1), "its scheduler's loop has not turned for 41 s", True),
+        (loop(waiting=LATE_S + 1), "an order has waited for 21 s and nothing begins", False),
+        (loop(waiting=2 * LATE_S + 1), "an order has waited for 41 s and nothing begins", True),
         (loop(serves=False), "its web server does not answer", False),
     ],
 )
@@ -50,6 +51,12 @@ def test_what_waited_before_the_loop_turned_is_not_held_against_it() -> None:
     assert (late.waiting_s, late.turned_s) == (10.0, NOW - 1)
     late.waits(3.0, NOW)
     assert late.waiting_s == 3.0
+
+
+def test_what_mage_says_is_passed_on_with_its_time(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    Scheduler._pass_on(b"INFO:mage_ai.server.scheduler_manager:Start scheduler.\n")
+    said = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 INFO:mage_ai\.server\.scheduler_manager:Start scheduler\.\n"
+    assert re.fullmatch(said, capsysbinary.readouterr().out)
 
 
 def endpoints() -> ShardEndpoints:

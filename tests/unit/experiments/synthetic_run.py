@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 import random
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ class Synthetic:
     write_rate: float = 100.0
     write_api_rate: float = 50.0
     read_rate: float = 50.0
+    read_api_rate: float = 20.0
     outage_s: float = 0.24
     held_s: float = 1.0
     """So long a client holds a write, hoping for a primary, before it gives up."""
@@ -86,19 +88,30 @@ class Synthetic:
     """What is due between these two times is answered at their end, and still in good time."""
     machine_stalled_s: tuple[float, float] | None = None
     """The disk answers nobody between these two times."""
+    elected_s: float | None = None
+    """When a new term of etcd's was seen, which half a second before was not there yet."""
     foreign_clock: bool = False
     third_streams_s: float | None = 0.9
     """When the replica that was not promoted follows the new primary."""
     duplicates: int = 0
+    stale: int = 0
+    """Reads through the API after the fault that find nothing under a key acknowledged half a second before."""
+    stated_us: int = 20_000
+    """How old reads through the API say that they may be."""
     outdated: int = 0
     """Writes that the old primary acknowledges long after its successor did."""
     counts: bool = True
     """The replicas' own counts are noted."""
     descriptors_grown: int = 2
     restarted: bool = False
+    pools_back_s: float | None = 4.0
+    """When the pools of the struck shard have closed what the backlog opened, after the fault's end; None: never."""
+    pools_seen: bool = True
     seed: int = 4711
     keys: dict[int, list[tuple[int, int]]] = field(default_factory=lambda: {0: [], 1: []})
     failed: list[tuple[int, int]] = field(default_factory=list)
+    told: dict[int, list[tuple[int, int, int]]] = field(default_factory=lambda: {0: [], 1: []})
+    """End, key and value of the writes that the API acknowledged, by shard."""
 
     def write(self, run_dir: Path) -> Path:
         """Make the run directory; returns it."""
@@ -146,7 +159,11 @@ class Synthetic:
             members=MEMBERS,
             shards=tuple(ShardRecord(shard=n, members=MEMBERS[3 * n : 3 * n + 3]) for n in (0, 1)),
             rates=Rates(
-                predict=self.predict_rate, write=self.write_rate, write_api=self.write_api_rate, read=self.read_rate
+                predict=self.predict_rate,
+                write=self.write_rate,
+                write_api=self.write_api_rate,
+                read=self.read_rate,
+                read_api=self.read_api_rate,
             ),
             windows=Windows(
                 undisturbed=(KILL - int(self.baseline_s * S), KILL),
@@ -167,6 +184,7 @@ class Synthetic:
                 (Kind.WRITE_API, shard, self.write_api_rate),
                 (Kind.READ, shard, self.read_rate),
             ]
+        streams += [(Kind.READ_API, shard, self.read_api_rate) for shard in (0, 1)]  # they ask for what is written
         for process, (kind, shard, rate) in enumerate(streams):
             with recording(run_dir / "parts" / f"{kind}-{max(shard, 0)}.arrow", process) as recorder:
                 for row in self._stream(kind, shard, rate, process, chance):
@@ -187,7 +205,7 @@ class Synthetic:
 
     def _operation(self, kind: Kind, shard: int, at: int, op_id: int, chance: random.Random) -> dict[str, Any]:
         writing = kind in (Kind.WRITE, Kind.WRITE_API)
-        median = {Kind.PREDICT: 2.2, Kind.READ: 1.6, Kind.WRITE: 5.5, Kind.WRITE_API: 8.0}[kind]
+        median = {Kind.PREDICT: 2.2, Kind.READ: 1.6, Kind.READ_API: 2.0, Kind.WRITE: 5.5, Kind.WRITE_API: 8.0}[kind]
         took = median * chance.lognormvariate(0, 0.35)
         since = (at - KILL) / S
         if -self.baseline_s / 2 <= since < 0:
@@ -202,20 +220,35 @@ class Synthetic:
             "available": True, "error": Error.NONE, "server": 3 * shard if shard != NO_SHARD else 65535,
             "timeline": (2 if since > 0 and shard == 1 else 1) if writing else 0,
         }  # fmt: skip
+        if kind is Kind.READ_API:
+            self._ask_for(row, shard, since)
         self._disturb(row, kind, since, chance)
         if writing and shard == 1 and since > self.fault_s and row["durability"] is Durability.OK and self.outdated:
             self.outdated -= 1
             row["timeline"] = 1
         if row["durability"] is Durability.OK:
             self.keys[shard].append((row["key"], row["value"]))
+            if kind is Kind.WRITE_API:
+                self.told[shard].append((row["end_ns"], row["key"], row["value"]))
         elif row["durability"] is Durability.FAIL:
             self.failed.append((row["key"], row["value"]))
         return row
 
+    def _ask_for(self, row: dict[str, Any], shard: int, since: float) -> None:
+        """The newest write that was acknowledged half a second before; nothing where there is none."""
+        row["timeline"] = self.stated_us
+        known = self.told[shard]
+        at = bisect.bisect_left(known, (row["start_ns"] - S // 2,))
+        if at:
+            _, row["key"], row["value"] = known[at - 1]
+        if self.stale and shard == 1 and since > 1 and at:
+            self.stale -= 1
+            row["value"] = 0
+
     def _disturb(self, row: dict[str, Any], kind: Kind, since: float, chance: random.Random) -> None:
         writing = kind in (Kind.WRITE, Kind.WRITE_API)
         outage = self.outage_s if writing else self.read_outage_s
-        edge = kind in (Kind.PREDICT, Kind.WRITE_API)
+        edge = kind in (Kind.PREDICT, Kind.WRITE_API, Kind.READ_API)
         stalled = self.stalled_s if writing else self.reads_stalled_s
         if stalled and stalled[0] <= since < stalled[1]:
             self._fail(row, Error.NOT_SENT, 0.0, Durability.FAIL if writing else Durability.NONE)
@@ -251,6 +284,9 @@ class Synthetic:
         if self.machine_stalled_s:
             begin, end = self.machine_stalled_s
             events.append(event(begin, "machine", "stalled", what="disk", ns=int((end - begin) * S)))
+        if self.elected_s is not None:
+            since_ns = KILL + int((self.elected_s - 0.5) * S)
+            events.append(event(self.elected_s, "etcd", "elected", "etcd-1", term=5, since_ns=since_ns))
         if not self.fault:
             return events
         events += [event(0, "run", "fault"), event(0.0, "fault", "killed", OLD, shard=1)]
@@ -276,6 +312,7 @@ class Synthetic:
             events.append(event(at, "prober", "streaming", OLD, shard=1, timeline=2, lag_bytes=0))
         end = self.fault_s + self.recovery_s
         events += self._counts(end) if self.counts else []
+        events += self._pools() if self.pools_seen else []
         events += [event(end + 0.1, "run", "final_reads"), event(end + 0.9, "run", "finished")]
         if self.foreign_clock:
             events.append(Event(KILL, "monotonic:ffffffff", "warden", OLD, "watching", {}))
@@ -293,6 +330,19 @@ class Synthetic:
             }
             events += [Event(KILL + int(at * S), CLOCK, "loop", member, when, data) for member in REPLICAS]
         return events
+
+    def _pools(self) -> list[Event]:
+        """Two connections each; the struck shard's writes have none in the outage, then twice as many for a while."""
+        changes: list[tuple[float, tuple[int, int]]] = [(-self.baseline_s - 3, (2, 0)), (0.5, (0, 2)), (1.5, (4, 0))]
+        if self.pools_back_s is not None:
+            changes.append((self.fault_s + self.pools_back_s, (2, 0)))
+        return [
+            Event(
+                KILL + int(at * S), CLOCK, "pools", member, "sized", {"shard-0-write": [2, 0], "shard-1-write": [*size]}
+            )
+            for member in REPLICAS
+            for at, size in changes
+        ]
 
     def _final(self, run_dir: Path) -> None:
         rows = {shard: list(keys) for shard, keys in self.keys.items()}

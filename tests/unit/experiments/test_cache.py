@@ -30,10 +30,10 @@ def found(promise: str, **given: Any) -> Finding:
     """Judge one promise of a run of these facts; the defaults keep every promise."""
     facts: dict[str, Any] = {
         "proven": True, "keys": 20, "computed": (11, 10), "slow_ms": 0.0, "slow_s": 1.0, "rate": 300, "grown": (2, 3),
-        "counted": ("api-0", "api-1"), "lifted": True,
+        "counted": ("api-0", "api-1"), "lifted": True, "died": (0, 0), "left_ms": 4000, "flights": 20, "band_s": BAND_S,
     } | given  # fmt: skip
     judged = next(entry for entry in STAMPEDE.breakwater.promises if entry.id == promise)
-    rows = history_of(_rows(facts)) if promise.startswith("p99") else history_of([])
+    rows = history_of(_rows(facts) if promise.startswith(("p99", "hard")) else [])
     return checker_named(judged.checker)(rows, Evidence(tuple(_events(facts))), judged, _run(facts))
 
 
@@ -45,16 +45,19 @@ def _rows(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
         slow = facts["slow_ms"] if 0 <= due - STRUCK < facts["slow_s"] * S else 0.0
         end = due + int((4 * chance.lognormvariate(0, 0.3) + slow) * MS)
         times = {"sched_ns": due, "start_ns": due, "end_ns": end}
-        rows.append({"kind": Kind.PREDICT, "shard": NO_SHARD, "durability": Durability.NONE, **times})
+        asked = {"kind": Kind.PREDICT, "shard": NO_SHARD, "key": number % facts["flights"]}
+        rows.append({**asked, "durability": Durability.NONE, **times})
     return rows
 
 
 def _events(facts: Mapping[str, Any]) -> list[Event]:
-    events = [Event(STRUCK, CLOCK, "fault", "redis-0", "deleted", {"keys": facts["keys"]})] if facts["keys"] else []
+    left = {"left_ms": facts["left_ms"]} if facts["left_ms"] else {}
+    kind, data = "expired" if left else "deleted", {"keys": facts["keys"], **left}
+    events = [Event(STRUCK, CLOCK, "fault", "redis-0", kind, data)] if facts["keys"] else []
     for at, member in enumerate(facts["counted"]):
-        before = {"computations": 100.0, "memory_bytes": 200.0 * MIB}
+        before = {"computations": 100.0, "hard_expiries": 50.0, "memory_bytes": 200.0 * MIB}
         computations, memory = 100.0 + facts["computed"][at], (200.0 + facts["grown"][at]) * MIB
-        after = {"computations": computations, "memory_bytes": memory}
+        after = {"computations": computations, "hard_expiries": 50.0 + facts["died"][at], "memory_bytes": memory}
         events.append(Event(STRUCK - MS, CLOCK, "metrics", member, "before", before))
         events.append(Event(STRUCK + BAND_S * S, CLOCK, "metrics", member, "after", after))
     return events
@@ -74,7 +77,7 @@ def _run(facts: Mapping[str, Any]) -> RunRecord:
         evidence="20 of 20 hot keys deleted in one step",
         old_timeline=None,
     )
-    band = (STRUCK, STRUCK + BAND_S * S)
+    band = (STRUCK, STRUCK + facts["band_s"] * S)
     return RunRecord(
         run_id="1f",
         environment="local",
@@ -96,6 +99,7 @@ def _run(facts: Mapping[str, Any]) -> RunRecord:
 CASES: list[tuple[str, Verdict, dict[str, Any]]] = [
     ("computations", TRUE, {}),
     ("computations", TRUE, {"computed": (15, 10)}),
+    ("computations", TRUE, {"left_ms": 0}),
     ("computations", FALSE, {"computed": (16, 10)}),
     ("computations", FALSE, {"computed": (900, 1400)}),
     ("computations", UNKNOWN, {"proven": False}),
@@ -103,6 +107,20 @@ CASES: list[tuple[str, Verdict, dict[str, Any]]] = [
     ("computations", UNKNOWN, {"computed": (0, 0)}),
     ("computations", UNKNOWN, {"computed": (-100, 60)}),
     ("computations", UNKNOWN, {"counted": ("api-0",)}),
+    ("hard-expiries", TRUE, {}),
+    ("hard-expiries", TRUE, {"keys": 19, "flights": 19}),
+    ("hard-expiries", FALSE, {"died": (1, 0)}),
+    ("hard-expiries", FALSE, {"died": (11, 9)}),
+    ("hard-expiries", UNKNOWN, {"proven": False}),
+    ("hard-expiries", UNKNOWN, {"lifted": False}),
+    ("hard-expiries", UNKNOWN, {"keys": 0}),
+    ("hard-expiries", UNKNOWN, {"left_ms": 0}),
+    ("hard-expiries", UNKNOWN, {"counted": ("api-0",)}),
+    ("hard-expiries", UNKNOWN, {"died": (-50, 0)}),
+    ("hard-expiries", UNKNOWN, {"band_s": 4}),
+    ("hard-expiries", UNKNOWN, {"flights": 19}),
+    ("hard-expiries", UNKNOWN, {"flights": 19, "died": (1, 0)}),
+    ("hard-expiries", UNKNOWN, {"left_ms": 50}),
     ("p99-after-expiry", TRUE, {}),
     ("p99-after-expiry", TRUE, {"slow_ms": 15.0}),
     ("p99-after-expiry", FALSE, {"slow_ms": 60.0}),
@@ -136,9 +154,13 @@ def test_a_replicas_counts_are_read_from_its_own_page() -> None:
         "# TYPE breakwater_api_computations counter\n"
         'breakwater_api_computations_total{reason="miss"} 7.0\n'
         'breakwater_api_computations_total{reason="no_cache"} 4.0\n'
+        "# TYPE breakwater_api_cache_expiries counter\n"
+        'breakwater_api_cache_expiries_total{kind="soft"} 9.0\n'
+        'breakwater_api_cache_expiries_total{kind="hard"} 5.0\n'
         "# TYPE process_resident_memory_bytes gauge\n"
         "process_resident_memory_bytes 3.0e+08\n"
     )
-    assert parsed(page) == {"computations": 11.0, "memory_bytes": 3e8}
-    assert parsed(page.replace("process_resident", "some")) is None
+    assert parsed(page) == {"computations": 11.0, "hard_expiries": 5.0, "memory_bytes": 3e8}
+    for lacking in ("process_resident", "api_computations", "hard"):
+        assert parsed(page.replace(lacking, "some")) is None
     assert parsed("") is None

@@ -19,7 +19,7 @@ from experiments.record import RunRecord
 from experiments.scenario import Promise
 from loadtests.record import Kind
 from tests.unit.experiments.judging import SHORT, finding, history_of
-from tests.unit.experiments.synthetic_run import S, Synthetic
+from tests.unit.experiments.synthetic_run import KILL, MS, S, Synthetic
 
 Rows = tuple[tuple[int, int, int], ...]
 NONE = Promise(id="p", title="p", checker="c", target=0, unit="rows", compare="==")
@@ -83,6 +83,34 @@ def test_the_linear_search_finds_what_every_pair_shows(rows: list[tuple[int, int
     wanted = sum(any(other[1] < row[0] and other[2] > row[2] for other in rows) for row in rows)
     found = timelines_grow(rows_of(*rows), Evidence(), NONE, RUN)
     assert (found.value or 0) == wanted
+
+
+@pytest.mark.parametrize(
+    ("on_each", "outdated", "verdict", "says"),
+    [
+        ((100, 130), 0, Verdict.TRUE, "100 of them after the fault on shard 0"),
+        ((130, 100), 0, Verdict.TRUE, "100 of them after the fault on shard 1"),
+        ((130, 99), 0, Verdict.UNKNOWN, "only 99 writes acknowledged on shard 1 after the fault; 100 are needed"),
+        ((130, 0), 0, Verdict.UNKNOWN, "only 0 writes acknowledged on shard 1"),
+        ((130, 99), 1, Verdict.FALSE, "1 write acknowledged on a timeline that had a successor"),
+    ],
+)
+def test_a_fault_that_struck_no_shard_is_looked_at_on_each(
+    on_each: tuple[int, int], outdated: int, verdict: Verdict, says: str
+) -> None:
+    assert RUN.fault is not None
+    lost = {"component": "etcd", "member": "etcd-0", "shard": None, "old_timeline": None}
+    run = RUN.model_copy(update={"fault": RUN.fault.model_copy(update=lost)})
+    rows = [
+        {"shard": shard, "sched_ns": at, "start_ns": at, "end_ns": at + MS, "timeline": 2}
+        for shard, writes in enumerate(on_each)
+        for at in range(KILL, KILL + writes * 2 * MS, 2 * MS)
+    ]
+    for row in rows[:outdated]:
+        row |= {"sched_ns": KILL + S, "start_ns": KILL + S, "end_ns": KILL + S + MS, "timeline": 1}
+    found = timelines_grow(history_of(rows), Evidence(), NONE, run)
+    assert found.verdict is verdict, found.reason
+    assert says in found.reason
 
 
 @given(st.lists(st.tuples(st.integers(0, 12), st.sampled_from([0, 1])), max_size=40))

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
+import shutil
+from pathlib import Path
 
 import pytest
 
 from experiments.checkers.finding import Exhibit, Finding, Verdict
 from experiments.controls.catalogue import ACTIONS, CONTROLS, Control, Insertion, disagreements, seeded
+from experiments.evidence import JOURNAL_FILE
 from experiments.lint import problems
-from experiments.scenario import Scenario
-from experiments.verdict import Judged, Judgement
-from tests.unit.experiments.judging import judge_synthetic
-from tests.unit.experiments.synthetic_run import SCENARIO
+from experiments.scenario import SCENARIO_FILE, Scenario
+from experiments.verdict import Judged, Judgement, judge_run
+from tests.unit.experiments.judging import SHORT, judge_synthetic
+from tests.unit.experiments.synthetic_run import SCENARIO, Synthetic
 
 S01 = Scenario.read(SCENARIO)
 BY_ID = {own.breakwater.id: own for own in map(Scenario.read, SCENARIO.parent.glob("*.yaml"))}
@@ -80,6 +84,32 @@ def test_a_control_names_what_exists(control: Control) -> None:
     }
     assert control.may.isdisjoint(control.expected)
     assert Scenario.parse(seeded(scenario, control).document(), "seeded") == seeded(scenario, control)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with something to find, of the scenario as its file has it."""
+    return Synthetic(**SHORT, lose=3, stale=2).write(tmp_path_factory.mktemp("stored") / "run")
+
+
+@pytest.mark.parametrize(
+    "control", [c for c in CONTROLS if (c.scenario, c.variant) == ("S-01", "server-killed")], ids=lambda c: c.name
+)
+def test_the_verdict_is_the_same_whether_or_not_a_run_names_its_control(
+    control: Control, stored: Path, tmp_path: Path
+) -> None:
+    named = tmp_path / "controls" / control.name
+    shutil.copytree(stored, named)
+    scenario = seeded(S01, control).document()
+    (named / SCENARIO_FILE).write_text(json.dumps(scenario))
+    journal = json.loads((named / JOURNAL_FILE).read_text())
+    actions = [entry for entry in scenario["method"] if entry["provider"]["module"] == ACTIONS]
+    journal["experiment"] = scenario
+    journal["run"] = [{**done, "activity": actions[at % len(actions)]} for at, done in enumerate(journal["run"])]
+    (named / JOURNAL_FILE).write_text(json.dumps(journal))
+    verdict = judge_run(named).to_json()
+    assert verdict["verdict"] == "false"
+    assert verdict == judge_run(stored).to_json()
 
 
 def judged(**findings: Finding) -> Judgement:

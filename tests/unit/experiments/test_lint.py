@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from chaoslib import substitute
+from chaoslib.configuration import load_configuration, load_dynamic_configuration
 from chaoslib.experiment import ensure_experiment_is_valid
 from chaoslib.loader import load_experiment
 
@@ -40,6 +43,16 @@ def test_chaos_toolkit_by_itself_finds_a_shipped_scenario_valid(path: Path) -> N
     ensure_experiment_is_valid(load_experiment(str(path)))  # what `chaos validate` does
 
 
+@pytest.mark.parametrize("path", sorted(SCENARIO.parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_chaos_toolkit_by_itself_resolves_every_reference(path: Path) -> None:
+    experiment = load_experiment(str(path))
+    configuration = load_dynamic_configuration(load_configuration(experiment["configuration"], {"run_dir": "/given"}))
+    activities = [*experiment["steady-state-hypothesis"]["probes"], *experiment["method"], *experiment["rollbacks"]]
+    handed = [substitute(activity["provider"]["arguments"], configuration, {}) for activity in activities]
+    assert "${" not in json.dumps(handed)
+    assert "/given" in {arguments.get("run_dir") for arguments in handed}, "--var did not reach an activity"
+
+
 def test_the_demo_shows_each_of_the_six_once() -> None:
     shown = [
         own.id for path in SCENARIO.parent.glob("*.yaml") for own in [Scenario.read(path).breakwater] for _ in own.demo
@@ -62,18 +75,18 @@ def test_the_demo_shows_each_of_the_six_once() -> None:
             "gives seed, which is given already",
         ),
         (lambda d: d["extensions"][0]["promises"][0].update(checker="next_akc"), "'next_akc', which does not exist"),
+        (lambda d: d["extensions"][0]["promises"][0].pop("why"), "next-ack-certain does not say why"),
         (lambda d: d["rollbacks"].append(d["rollbacks"][0]), "two activities are called"),
+        (lambda d: d["configuration"].pop("run_dir"), "configuration lacks run_dir"),
+        (lambda d: d["configuration"].pop("scope"), "configuration lacks scope"),
+        (lambda d: d["configuration"].update(own=3), "configuration gives own, which neither"),
+        (lambda d: d["configuration"].update(fault_s=16), "configuration gives fault_s as 16, which is 15"),
+        (lambda d: d["configuration"].update(scope="member"), "configuration gives scope as member, which is server"),
+        (lambda d: d.pop("controls"), "controls must be"),
+        (lambda d: d["controls"][0]["provider"].update(module="experiments.alnoe"), "controls must be"),
     ],
 )
 def test_what_could_not_be_run_is_named(edit: Edit, named: str) -> None:
     found = problems(edited(edit))
     assert len(found) == 1, found
     assert named in found[0]
-
-
-def test_a_files_own_configuration_resolves_its_references() -> None:
-    def give(document: dict[str, Any]) -> None:
-        document["configuration"] = {"own": 3}
-        provider(document)["arguments"]["shard"] = "${own}"
-
-    assert problems(edited(give)) == []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.progress import Progress, Tail, followed
+from experiments.progress import Processors, Progress, Tail, followed
 from loadtests.profiles import PROFILES, Course
 from loadtests.record import Durability, Error, Kind, Recorder
 from services.contracts.events import Event, EventLog
@@ -27,7 +27,10 @@ class Run:
         self.log = EventLog(directory / "events.jsonl")
         self.told: list[str] = []
         self.passed: list[str] = []
-        self.progress = Progress(directory, 20.0, CONSTANT, self.told.append, self.passed.append)
+        self.processors = Processors()
+        self.progress = Progress(
+            directory, 20.0, CONSTANT, self.told.append, self.passed.append, processors=lambda: self.processors
+        )
 
     def event(self, at_s: float, source: str, kind: str) -> None:
         self.log.append(Event(int(at_s * S), "c", source, None, kind, {}))
@@ -66,6 +69,32 @@ def test_each_phase_has_its_own_numbers(run: Run) -> None:
         "baseline 3 s   14/s of 20/s   p99 12 ms   2 bad",
     ]
     assert run.told[-1] == "fault 0 s"
+
+
+def test_how_busy_the_machine_was_stands_beside_each_phase(run: Run) -> None:
+    run.event(100, "run", "load_started")
+    run.processors = Processors(idle=1000, stolen=50, total=3000)
+    run.progress.look(100 * S)
+    run.operations(100, 20)
+    run.processors = Processors(idle=1050, stolen=50, total=3200)
+    run.progress.look(101 * S)
+    run.processors = Processors(idle=1050, stolen=90, total=3400)
+    run.event(102, "run", "undisturbed")
+    run.progress.look(102 * S)
+    run.operations(102, 20)
+    run.processors = Processors(idle=1050, stolen=91, total=3600)
+    run.progress.look(103 * S)
+    assert run.told[1].endswith("0 bad   cpu 75 %")
+    assert run.passed[0].endswith("0 bad   cpu 88 %, 10 % stolen")
+    assert run.told[-1].endswith("0 bad   cpu 100 %")
+
+
+def test_the_kernel_tells_how_busy_its_processors_are() -> None:
+    before = Processors.now()
+    while before.total == Processors.now().total:
+        pass
+    assert Processors.now().since(before).startswith("   cpu ")
+    assert not before.since(before)
 
 
 def test_nothing_is_shown_before_the_load_started_and_nothing_breaks(run: Run, tmp_path: Path) -> None:

@@ -20,6 +20,13 @@ def test_round_trip(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run.json").read_text())["schema"] == 1
 
 
+def test_a_run_of_before_versions_were_kept_is_read(tmp_path: Path) -> None:
+    document = Synthetic().record().model_dump(mode="json", by_alias=True)
+    del document["versions"]
+    (tmp_path / "run.json").write_text(json.dumps(document))
+    assert RunRecord.read(tmp_path).versions == {}
+
+
 def test_a_directory_without_run_json_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(RunFileError, match="not a run directory"):
         RunRecord.read(tmp_path)

@@ -15,6 +15,7 @@ from experiments.checkers.reload import (
     generations_back,
     latency_while_reloading,
     not_golden,
+    not_rehearsed,
     reloads_under_load,
     replicas_converged,
 )
@@ -184,3 +185,41 @@ def test_an_answer_goes_back_only_behind_one_that_had_ended_before_it_began(
     rows = [{**row, "sched_ns": row["start_ns"]} for row in rows]
     expected = sum(any(s0 + d0 < s and g0 > g for s0, d0, g0 in asked) for s, _, g in asked)
     assert judged("generations", history_of(rows), story()).value == expected
+
+
+def serves(second: float, member: str, generation: int, rehearsals: int) -> Event:
+    return event(second, "metrics", "serving", member, generation=generation, rehearsals=rehearsals)
+
+
+EACH = [serves(2.2, "api-0", 2, 1001), serves(2.3, "api-1", 2, 1001), serves(5.1, "api-0", 3, 1003)]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "value", "events", "proven"),
+    [
+        (TRUE, 1001, EACH, True),
+        (FALSE, 1, [*EACH, serves(5.2, "api-1", 3, 1)], True),
+        (FALSE, 1, [serves(5.2, "api-1", 3, 1)], False),
+        (UNKNOWN, 1001, EACH, False),
+        (UNKNOWN, 1001, [EACH[0], EACH[2]], True),
+        (UNKNOWN, None, [], True),
+    ],
+)
+def test_a_model_has_answered_enough_before_it_serves(
+    verdict: Verdict, value: float | None, events: list[Event], proven: bool
+) -> None:
+    record = run("every replica", method="reload", proven=proven)
+    found = not_rehearsed(History.empty(), Evidence(events=tuple(events)), promise("s05.yaml", "rehearsed"), record)
+    assert (found.verdict, found.value) == (verdict, value), found.reason
+
+
+@given(st.lists(st.tuples(st.sampled_from(["api-0", "api-1"]), st.integers(0, 2000)), max_size=12))
+def test_the_least_rehearsed_model_decides(seen: list[tuple[str, int]]) -> None:
+    events = tuple(serves(2 + at, member, 2 + at, calls) for at, (member, calls) in enumerate(seen))
+    record = run("every replica", method="reload")
+    found = not_rehearsed(History.empty(), Evidence(events), promise("s05.yaml", "rehearsed"), record)
+    assert found.value == min((calls for _, calls in seen), default=None)
+    if any(calls < 1000 for _, calls in seen):
+        assert found.verdict is FALSE
+    else:
+        assert found.verdict is (TRUE if len({member for member, _ in seen}) == 2 else UNKNOWN)

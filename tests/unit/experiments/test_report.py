@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from experiments.checkers.finding import Verdict
+from experiments.record import RunRecord
 from experiments.report import render
-from experiments.report.terminal import last_line, show, summary
+from experiments.report.page import page_of
+from experiments.report.terminal import expected, last_line, show, summary
 from experiments.verdict import judge_run
 from tests.unit.experiments.judging import SHORT, judge_synthetic
 from tests.unit.experiments.synthetic_run import Synthetic
@@ -108,6 +111,27 @@ def test_a_false_report_puts_the_broken_promise_and_its_evidence_first(tmp_path:
     assert "not observed" in " ".join(parsed.words)
 
 
+def test_each_promise_has_its_reason_out_of_the_way(tmp_path: Path) -> None:
+    broken, _ = page(tmp_path, **RUNS["false"])
+    lost = next(entry.promise for entry in judge_synthetic().judged if entry.promise.id == "lost-writes")
+    # where it is broken, and below the table with all the others
+    assert broken.words.count(lost.why or "") == 2
+    summary_at = broken.words.index("why each is promised")
+    for entry in judge_synthetic().judged:
+        assert entry.promise.why in broken.words[summary_at:]
+
+
+def test_a_run_from_before_there_were_reasons_still_gets_a_report(tmp_path: Path) -> None:
+    run_dir = Synthetic(**SHORT).write(tmp_path / "run")
+    document = json.loads((run_dir / "scenario.json").read_text())
+    for promise in document["extensions"][0]["promises"]:
+        del promise["why"]
+    (run_dir / "scenario.json").write_text(json.dumps(document))
+    judgement = judge_run(run_dir)
+    assert judgement.verdict is judge_synthetic().verdict
+    assert "acknowledged writes lost" in Page(render(run_dir, judgement).read_text()).words
+
+
 def test_an_unknown_report_names_the_cause_before_what_it_left_open(tmp_path: Path) -> None:
     parsed, _ = page(tmp_path, **RUNS["unknown"])
     assert parsed.headings[0] == "What could not be judged"
@@ -150,6 +174,17 @@ def test_a_run_that_was_cut_off_still_gets_a_report(tmp_path: Path, lost: list[s
     assert "unknown" in parsed.words
 
 
+def test_a_report_and_a_verdict_say_what_ran(tmp_path: Path) -> None:
+    run_dir = Synthetic(**SHORT).write(tmp_path / "run")
+    versions = {"Python": "3.11.2", "etcd": "not known: <etcd> did not answer within 5 s"}
+    assert "versions" not in Page(page_of(run_dir, judge_run(run_dir))).words
+    RunRecord.read(run_dir).model_copy(update={"versions": versions}).write(run_dir)
+    judgement = judge_run(run_dir)
+    words = Page(page_of(run_dir, judgement)).words
+    assert words[words.index("versions") + 1] == "Python 3.11.2, etcd not known: <etcd> did not answer within 5 s"
+    assert judgement.to_json()["versions"] == versions
+
+
 def test_a_run_without_a_fault_still_gets_a_report(tmp_path: Path) -> None:
     parsed, _ = page(tmp_path, fault=False)
     assert any(words.startswith("No fault was done while") for words in parsed.words)
@@ -169,11 +204,12 @@ def test_the_terminal_shows_one_line_for_each_promise_without_colour() -> None:
     assert "\x1b" not in text
     assert len(lines) == 2 + len(judge_synthetic().judged)
     assert re.search(r"next acknowledged write, server killed +0\.2\d\d s +< 2 s +1 of 1 +true", text)
-    assert lines[-1] == "verdict true   21 promises, 0 false, 0 unknown    report runs/latest/report.html"
+    assert lines[-1] == "verdict true   23 promises, 0 false, 0 unknown    report runs/latest/report.html"
 
 
-def test_several_runs_end_with_one_line_each_and_the_worst_of_them() -> None:
-    console = Console(width=160, color_system=None, force_terminal=False)
+@pytest.mark.parametrize("width", [160, 60])
+def test_several_runs_end_with_one_line_each_and_the_worst_of_them(width: int) -> None:
+    console = Console(width=width, color_system=None, force_terminal=False)
     all_of = len(judge_synthetic().judged)
     with console.capture() as captured:
         summary(console, [(judge_synthetic(), Path("runs/a.html")), (judge_synthetic(lose=2), Path("runs/b.html"))])
@@ -184,8 +220,18 @@ def test_several_runs_end_with_one_line_each_and_the_worst_of_them() -> None:
     assert last.startswith(f"verdict false   2 scenarios, {2 * all_of} promises, ")
 
 
+def test_a_promise_that_a_control_names_is_shown_with_what_must_be_said() -> None:
+    console = Console(width=140, color_system=None, force_terminal=False)
+    judged = {entry.promise.id: entry for entry in judge_synthetic(lose=2).judged}
+    with console.capture() as captured:
+        expected(console, [(judged["lost-writes"], Verdict.FALSE), (judged["predictions"], Verdict.UNKNOWN)])
+    lost, predictions = captured.get().splitlines()
+    assert re.search(r"^ +\u25a0 +acknowledged writes lost +2 +0 +is false +must be false$", lost.rstrip())
+    assert re.search(r"^ +\u25cf .+ +0 +0 +is true +must be unknown$", predictions.rstrip())
+
+
 def test_the_terminal_says_why_and_names_the_lost_keys() -> None:
     text = shown(lose=2)
     lost = next(entry for entry in judge_synthetic(lose=2).judged if entry.promise.id == "lost-writes")
     assert all(str(row[0]) in text for row in lost.finding.evidence[0].rows)
-    assert last_line(judge_synthetic(lose=2)).plain == "verdict false   21 promises, 1 false, 0 unknown"
+    assert last_line(judge_synthetic(lose=2)).plain == "verdict false   23 promises, 1 false, 0 unknown"

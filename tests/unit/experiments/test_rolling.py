@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from experiments.checkers.finding import Verdict
-from experiments.checkers.rolling import bad_operations, not_restarted
+from experiments.checkers.rolling import bad_operations, left_unanswered, not_restarted
 from experiments.evidence import Evidence
 from experiments.history import History
 from loadtests.record import Durability, Error, Kind
@@ -43,6 +45,42 @@ def test_every_member_must_run_as_another_process(
     record = run("every member", method="restart", **options)
     finding = not_restarted(History.empty(), Evidence(events=tuple(events)), promise("s06.yaml", "restarted"), record)
     assert finding.verdict is verdict, finding.reason
+
+
+def drained(member: str, unanswered: int) -> Event:
+    return event(5, "edge", "drained", member, unanswered=unanswered, since_ns=at(4))
+
+
+BOTH = [drained("api-0", 0), drained("api-1", 0)]
+STALLED = event(4.5, "machine", "stalled", what="processor", ns=200_000_000)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "value", "events"),
+    [
+        (TRUE, 0, BOTH),
+        (FALSE, 3, [drained("api-0", 3), drained("api-1", 0)]),
+        (FALSE, 5, [drained("api-0", 3), drained("api-1", 2)]),
+        (FALSE, 3, [drained("api-0", 3)]),
+        (UNKNOWN, 0, BOTH[:1]),
+        (UNKNOWN, None, []),
+        (TRUE, 0, [*BOTH, STALLED]),
+        (UNKNOWN, 3, [drained("api-0", 3), drained("api-1", 0), STALLED]),
+        (UNKNOWN, 0, [*BOTH, Event(at(1), "monotonic:ffffffff", "edge", "api-0", "out", {})]),
+    ],
+)
+def test_a_replica_that_ends_answers_what_it_was_sent(verdict: Verdict, value: int | None, events: list[Event]) -> None:
+    record = run("every member", method="restart")
+    found = left_unanswered(History.empty(), Evidence(events=tuple(events)), promise("s06.yaml", "drained"), record)
+    assert (found.verdict, found.value) == (verdict, value), found.reason
+
+
+@given(st.lists(st.integers(0, 9), min_size=2, max_size=2))
+def test_all_that_was_left_unanswered_counts(left: list[int]) -> None:
+    events = tuple(drained(f"api-{at}", number) for at, number in enumerate(left))
+    found = left_unanswered(History.empty(), Evidence(events), promise("s06.yaml", "drained"), run("every member"))
+    assert found.value == sum(left)
+    assert (found.verdict is TRUE) == (sum(left) == 0)
 
 
 def operations(count: int, *, bad: int = 0) -> History:

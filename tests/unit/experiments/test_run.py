@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+import typing
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +20,12 @@ from experiments import run as runs
 from experiments.errors import ExperimentError
 from experiments.evidence import EVENTS_FILE
 from experiments.faults.written import FAULT_FILE, read_faults, record_fault
-from experiments.record import RunRecord
+from experiments.planning import PreflightFailed
+from experiments.record import RunRecord, WallAnchor
 from experiments.scenario import Scenario
-from infra.environment import EnvironmentFault, FaultProof, PodId, ProcessId
+from infra.environment import EnvironmentFault, FaultProof, FaultRefused, PodId, ProcessId
+from infra.local import rolling
+from infra.topology import Component
 from services.contracts.events import Event, EventLog, monotonic_clock_id, read_events
 from tests.unit.experiments.synthetic_run import SCENARIO
 
@@ -32,6 +37,9 @@ class Idle:
 
     def members(self, component: str | None = None) -> tuple[Any, ...]:
         return tuple(SimpleNamespace(name=name) for name in ("etcd-0", "shard-0-0", "shard-1-0"))
+
+    def versions(self) -> dict[str, str]:
+        return {"etcd": "3.4.23", "Redis": "not known: it does not say"}
 
     def shards(self) -> tuple[Any, ...]:
         return tuple(
@@ -85,6 +93,44 @@ def test_what_was_in_a_directory_stays(tmp_path: Path) -> None:
     assert (before / "verdict.json").read_text() == "kept"
 
 
+# The preflight.
+
+
+class Faults(Idle):
+    """Allows faults on everything but `forbidden`."""
+
+    def __init__(self, forbidden: str) -> None:
+        self._forbidden = forbidden
+
+    def admit_faults(self, component: str) -> None:
+        if component == self._forbidden:
+            raise FaultRefused(f"faults on {component} are not allowed")
+
+    def capabilities(self) -> frozenset[str]:
+        return frozenset({"stop", "restart"})
+
+
+def test_a_rolling_restart_is_refused_where_any_component_may_not_be_touched(tmp_path: Path) -> None:
+    everything = runs.Order("unit", Scenario.read(SCENARIO.with_name("s06.yaml")), "everything", 7, tmp_path)
+    components = typing.get_args(Component)
+    assert {*rolling.ORDER, "mage"} == set(components)
+    for component in components:
+        with pytest.raises(PreflightFailed, match=f"faults on {component} are not allowed; nothing was done"):
+            runs.demand_faults(everything, Faults(component))  # type: ignore[arg-type]
+    runs.demand_faults(everything, Faults("nothing"))  # type: ignore[arg-type]
+
+
+def test_a_clock_that_is_set_meanwhile_is_noticed() -> None:
+    before = WallAnchor.now()
+    later = before.model_copy(update={"monotonic_ns": before.monotonic_ns + 90 * S})
+    slewed = later.model_copy(update={"unix_ns": before.unix_ns_at(later.monotonic_ns) + S // 20})
+    runs._demand_unset_clock(before, slewed)
+    runs._demand_unset_clock(before, WallAnchor.now())
+    for step_ns, said in ((3 * S, r"set by \+3\.0 s"), (-S // 5, r"set by -0\.2 s")):
+        with pytest.raises(PreflightFailed, match=said):
+            runs._demand_unset_clock(before, slewed.model_copy(update={"unix_ns": slewed.unix_ns - S // 20 + step_ns}))
+
+
 # The first record.
 
 
@@ -108,6 +154,26 @@ def test_the_first_record_names_the_members_and_claims_nothing(tmp_path: Path) -
     assert not record.completed
     assert len(record.run_id) == 16
     assert first(tmp_path).run_id != record.run_id
+
+
+def test_a_run_knows_what_ran_it_and_what_it_ran_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = first(tmp_path).versions
+    assert found == {
+        "breakwater": version("breakwater"),
+        "Python": ".".join(map(str, sys.version_info[:3])),
+        "Chaos Toolkit": version("chaostoolkit"),
+        "Locust": version("locust"),
+        "etcd": "3.4.23",
+        "Redis": "not known: it does not say",
+    }
+
+    def refuse(_: object) -> dict[str, str]:
+        raise EnvironmentFault("the cluster does not answer")
+
+    monkeypatch.setattr(Idle, "versions", refuse)
+    silent = first(tmp_path).versions
+    assert silent["platform"] == "not known: the cluster does not answer"
+    assert silent["Locust"] == version("locust")
 
 
 # The last record.

@@ -11,6 +11,7 @@ from experiments.checkers.availability import other_shards_bad
 from experiments.checkers.durability import lost_writes
 from experiments.checkers.finding import Finding, Verdict
 from experiments.checkers.recovery import leadership_ended, old_primary_streaming
+from experiments.checkers.redundancy import redundancy_restored
 from experiments.checkers.validity import fault_proven
 from experiments.evidence import Evidence
 from experiments.history import FinalReads, write_final
@@ -115,6 +116,42 @@ def test_a_leadership_ends_in_time(after_s: float | None, target: float, verdict
     elsewhere = event(1, "etcd", "leader_deleted", OTHER, shard=0)
     finding = leadership_ended(NOTHING, Evidence((elsewhere, *ended)), promise("leadership_ended", target), run)
     assert (finding.verdict, finding.value) == (verdict, after_s and pytest.approx(after_s))
+
+
+def standbys(shard: int, primary: str, *others: tuple[str, float]) -> list[Event]:
+    """A shard's new primary, and its other members by when they stream from it."""
+    follow = [event(at, "prober", "streaming", member, shard=shard, timeline=2, lag_bytes=0) for member, at in others]
+    return [event(0.2, "prober", "writable", primary, shard=shard, timeline=2), *follow]
+
+
+@pytest.mark.parametrize(
+    ("first_s", "second_s", "verdict", "value"),
+    [
+        (15, 18, Verdict.TRUE, 8),
+        (18, 15, Verdict.TRUE, 8),
+        (15, 75, Verdict.FALSE, 65),
+        (75, 15, Verdict.FALSE, 65),
+        (15, None, Verdict.FALSE, None),
+    ],
+)
+def test_the_redundancy_of_every_struck_shard_must_come_back(
+    first_s: float, second_s: float | None, verdict: Verdict, value: float | None
+) -> None:
+    back_again = [] if second_s is None else [(OTHER, second_s)]
+    seen = [
+        *standbys(1, "shard-1-0", ("shard-1-1", 1), (ONE, first_s)),
+        *standbys(0, "shard-0-0", ("shard-0-2", 1), *back_again),
+    ]
+    evidence = Evidence(tuple(sorted(seen, key=lambda each: each.t_ns)))
+    finding = redundancy_restored(NOTHING, evidence, promise("redundancy_restored", 60), struck_twice())
+    assert (finding.verdict, finding.value) == (verdict, value), finding.reason
+
+
+def test_a_struck_shard_whose_new_primary_nobody_saw_makes_the_redundancy_unknown() -> None:
+    evidence = Evidence(tuple(standbys(1, "shard-1-0", ("shard-1-1", 1), (ONE, 15))))
+    finding = redundancy_restored(NOTHING, evidence, promise("redundancy_restored", 60), struck_twice())
+    assert finding.verdict is Verdict.UNKNOWN
+    assert finding.reason.startswith(f"{OTHER}: no primary of shard 0 was seen")
 
 
 def test_each_fault_must_be_proven() -> None:

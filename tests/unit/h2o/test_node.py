@@ -56,3 +56,6 @@ def test_what_an_attempt_said_is_one_line(tmp_path: Path) -> None:
     assert _said(tmp_path) == "Traceback oh"
     (tmp_path / ERROR_FILE).write_text("H2O said:\nno memory")
     assert _said(tmp_path) == "H2O said: no memory"
+    reason = "the cloud " + 100 * "runs another release, "
+    (tmp_path / ERROR_FILE).write_text(reason)
+    assert _said(tmp_path) == reason.strip(), "a reason is never cut"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.topology import IMAGES
+from infra.on_kubernetes import IMAGES
 from services.images.build import CHECKS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -25,6 +25,16 @@ def test_an_image_starts_from_any_base_and_ends_without_root(folder: Path) -> No
     assert "ARG BASE_IMAGE=debian:bookworm-slim" in lines
     assert {line.split()[1] for line in lines if line.startswith("FROM ")} == {"${BASE_IMAGE}"}
     assert [line for line in lines if line.startswith("USER ")] == ["USER 10001:10001"]
+
+
+ENDS_BY = {"edge": "SIGUSR1"}
+"""HAProxy cuts answers off at SIGTERM, which is what every other server takes for a good end, and Docker's default."""
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_an_image_is_ended_by_the_signal_that_its_server_takes_for_a_good_end(folder: Path) -> None:
+    stated = re.findall(r"^STOPSIGNAL (\S+)$", (folder / "Dockerfile").read_text(), re.MULTILINE)
+    assert (stated or ["SIGTERM"]) == [ENDS_BY.get(folder.name, "SIGTERM")]
 
 
 @pytest.mark.parametrize(

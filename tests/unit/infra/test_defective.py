@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 
 from infra.local import defective
-from services.api import cache, model_watch, proof, scores
+from services.api import cache, model_watch, proof, scores, server
 from services.api.cache import Answer, Turn
 from services.api.metrics import Metrics
 from services.api.scores import Scores
@@ -37,6 +37,9 @@ REPLACED = (
     (ShardPool, "release"),
     (ShardPool, "discard"),
     (model_watch.ModelWatch, "_swap"),
+    (proof, "warm"),
+    (server.DrainingServer, "handle_exit"),
+    (store, "READ_ONE"),
 )
 
 PutIn = Callable[[str], None]
@@ -92,6 +95,13 @@ def test_without_a_lock_nobody_waits_for_another(put_in: PutIn) -> None:
     put_in("everybody-computes")
     assert defective.LOCKED not in cache.LOOK_UP
     assert "turn = 1" in cache.LOOK_UP
+
+
+def test_without_a_soft_expiry_only_what_is_gone_is_computed(put_in: PutIn) -> None:
+    put_in("hard-expiry-only")
+    assert "PTTL" not in cache.LOOK_UP
+    assert "if not value then" in cache.LOOK_UP
+    assert defective.LOCKED in cache.LOOK_UP
 
 
 def test_a_breaker_that_never_opens(put_in: PutIn) -> None:
@@ -171,3 +181,24 @@ async def test_between_two_models_nothing_serves(put_in: PutIn, monkeypatch: pyt
     assert watch.current is None
     await asyncio.sleep(defective.GAP_S * 1.5)
     assert watch.current == "second"
+
+
+def test_without_warm_up_a_model_is_asked_nothing(put_in: PutIn, tmp_path: Path) -> None:
+    put_in("no-warm-up")
+    model, scorer = counting_model(tmp_path)
+    proof.warm(model, lambda _: None)
+    assert scorer.rows == []
+
+
+def test_a_replica_that_never_drains_ends_at_the_signal_and_says_nothing(put_in: PutIn) -> None:
+    put_in("never-drained")
+    ending: Any = SimpleNamespace(should_exit=False, _replica=SimpleNamespace(draining=False))
+    server.DrainingServer.handle_exit(ending, 15, None)
+    assert ending.should_exit
+    assert not ending._replica.draining
+
+
+def test_reads_without_bound_call_a_standby_fresh(put_in: PutIn) -> None:
+    put_in("reads-without-bound")
+    assert "pg_is_in_recovery(), 0::float8, (select feature_vector" in store.READ_ONE
+    assert "pg_last_xact_replay_timestamp" not in store.READ_ONE

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import stat
 import subprocess
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from infra.local.account import Account
 from infra.local.plan import LocalPlan
 from infra.local.secrets import Secrets
 from infra.local.servers import Program
+from services.api.openapi import ProblemDetails
 from services.api.settings import Settings, TraceSettings
 from services.etl.run import RunConfig
 from services.etl.scheduler import SchedulerConfig
@@ -231,7 +234,27 @@ def test_replicas_are_told_where_traces_go_if_anywhere(tmp_path: Path, account: 
         assert settings.traces == told
 
 
-def test_clients_cannot_ask_for_faults_through_the_edge(plan: LocalPlan) -> None:
+def test_clients_cannot_ask_for_faults_or_inner_state_through_the_edge(plan: LocalPlan) -> None:
     frontend = servers.edge_config(plan, plan.member("edge-0")).split("\nfrontend edge\n")[1].split("\nbackend ")[0]
-    assert "http-request return status 404" in frontend
-    assert "if { path_beg /chaos }" in frontend
+    assert "http-request return status 404 content-type application/problem+json" in frontend
+    assert "if { path,url_dec -m beg /chaos /metrics /readyz }" in frontend
+
+
+def test_a_reload_alone_may_take_the_edge_longer_than_ten_seconds(plan: LocalPlan) -> None:
+    """Preparing takes up to 15 s and swapping 5 s, so that 10 s would hide from the administrator how it ended."""
+    config = servers.edge_config(plan, plan.member("edge-0"))
+    backend = config.split("\nbackend api\n")[1].split("\nbackend ")[0]
+    assert "    http-request set-timeout server 30s if { path /v1/admin/reload-model }\n" in backend
+    assert config.count("set-timeout") == 1
+    assert "    timeout server 10s\n" in config.split("\nfrontend ")[0]
+
+
+def test_the_edges_own_answers_are_problems_that_say_what_to_do(plan: LocalPlan) -> None:
+    config = servers.edge_config(plan, plan.member("edge-0"))
+    answers = re.findall(r"(\d+) content-type application/problem\+json string '([^']+)'(.*)", config)
+    assert {int(status) for status, _, _ in answers} == {400, 404, 408, 502, 503, 504}
+    for status, body, words in answers:
+        said = ProblemDetails.model_validate_json(body)
+        assert (said.status, said.title) == (int(status), HTTPStatus(int(status)).phrase)
+        assert ": " in said.detail, "what happened, and what to do"
+        assert words.startswith(" hdr Retry-After 1") is (status == "503")

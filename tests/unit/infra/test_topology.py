@@ -97,6 +97,11 @@ BOUNDS: list[tuple[dict[str, Any], str, str]] = [
         "(whole)",
         "a replica needs 512 MB",
     ),
+    (
+        kubernetes() | {"chaos": {"enabled": True, "components": ["postgres", "redis", "api"]}},
+        "(whole)",
+        "chaos.components names redis, api: on Kubernetes faults act on postgres alone",
+    ),
     (kubernetes(api_cpu_target=99), "breakwater:kubernetes.api_cpu_target", "less than or equal to 95"),
     ({"chaos": {"components": ["postgress"]}}, "breakwater:chaos.components.0", "Input should be"),
     ({"etcd": {"members": "3"}}, "breakwater:etcd.members", "valid integer"),

@@ -8,8 +8,8 @@ import struct
 
 import pytest
 
-from loadtests.outcome import Outcome, predicted, unanswered, written
-from loadtests.record import Durability, Error
+from loadtests.outcome import Outcome, predicted, read_back, unanswered, written
+from loadtests.record import NOT_STATED, OLDEST_US, Durability, Error
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,36 @@ def test_a_503_of_somebody_else_leaves_a_write_open(body: bytes) -> None:
 )
 def test_a_prediction_is_right_only_with_a_probability(status: int, body: bytes, error: Error) -> None:
     assert predicted(status, body).error is error
+
+
+FOUND = {"features": {"distance": 4711}, "staleness_s": 0.0123456}
+NOTHING = {"code": "features_not_found", "staleness_s": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (200, FOUND, Outcome(Error.NONE, member="api-1", timeline=12_346, value=4711)),
+        (200, FOUND | {"staleness_s": 0}, Outcome(Error.NONE, member="api-1", timeline=0, value=4711)),
+        (200, FOUND | {"staleness_s": None}, Outcome(Error.NONE, member="api-1", timeline=NOT_STATED, value=4711)),
+        (200, FOUND | {"staleness_s": 1e9}, Outcome(Error.NONE, member="api-1", timeline=OLDEST_US, value=4711)),
+        (200, FOUND | {"staleness_s": True}, Outcome(Error.NONE, member="api-1", timeline=NOT_STATED, value=4711)),
+        (200, FOUND | {"staleness_s": -1}, Outcome(Error.NONE, member="api-1", timeline=NOT_STATED, value=4711)),
+        (404, NOTHING, Outcome(Error.NONE, member="api-1", timeline=500_000)),
+        (404, {"code": "features_not_found"}, Outcome(Error.NONE, member="api-1", timeline=NOT_STATED)),
+        (404, {"code": "not_found"}, Outcome(Error.HTTP_4XX)),
+        (503, {"code": "shard_unavailable"}, Outcome(Error.HTTP_5XX)),
+        (200, {"features": {"distance": 0}}, Outcome(Error.WRONG_ANSWER)),
+        (200, {"features": {"distance": 1.5}}, Outcome(Error.WRONG_ANSWER)),
+        (200, {"features": {"distance": True}}, Outcome(Error.WRONG_ANSWER)),
+        (200, {"features": None}, Outcome(Error.WRONG_ANSWER)),
+        (200, {}, Outcome(Error.WRONG_ANSWER)),
+    ],
+)
+def test_a_read_says_what_is_there_and_how_old_that_may_be(
+    status: int, body: dict[str, object], expected: Outcome
+) -> None:
+    assert read_back(status, json.dumps(body).encode(), "api-1") == expected
 
 
 def test_a_prediction_says_who_answered_with_which_model_to_the_last_bit() -> None:

@@ -94,3 +94,13 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     write_whole(path, b"two")
     assert path.read_bytes() == b"two"
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what belongs to others")
+def test_what_root_puts_leaves_the_store_to_its_user(store: ArtifactStore, tmp_path: Path) -> None:
+    user = 12345
+    for each in (tmp_path, *tmp_path.rglob("*")):
+        os.chown(each, user, user)
+    digest = store.put(b"model")
+    [artifact] = [path for path in tmp_path.rglob("*") if path.name == digest]
+    assert artifact.parent.stat().st_uid == artifact.parent.parent.stat().st_uid == user

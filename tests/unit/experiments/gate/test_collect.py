@@ -123,16 +123,17 @@ def test_the_last_run_is_judged_again_whatever_was_written(tmp_path: Path) -> No
     assert stored.last_runs(archive(tmp_path), "staging", [scenario], NOW)[0].run is None
 
 
-def test_a_run_of_other_promises_or_less_load_is_not_the_scenarios_own(tmp_path: Path) -> None:
+def test_a_run_of_another_method_other_promises_or_less_load_is_not_the_scenarios_own(tmp_path: Path) -> None:
     run = run_of(tmp_path, "r1")
     document = json.loads((run / "scenario.json").read_text())
     document["extensions"][0]["promises"][0]["target"] = 20.0
+    document["method"].pop()
     (run / "scenario.json").write_text(json.dumps(document))
     record = json.loads((run / "run.json").read_text())
     record["rates"]["predict"] = 1.0
     (run / "run.json").write_text(json.dumps(record))
     (last, *_) = stored.last_runs(archive(tmp_path), "local", [Scenario.read(SCENARIO)], NOW)
-    assert last.unlike == ("other promises", "lower rates")
+    assert last.unlike == ("another experiment", "other promises", "lower rates")
 
 
 def test_a_run_that_cannot_be_judged_any_more_is_unknown_and_says_why(tmp_path: Path) -> None:

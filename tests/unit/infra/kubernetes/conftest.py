@@ -19,7 +19,9 @@ Manifests = list[dict[str, Any]]
 
 
 def shipped(environment: str) -> KubernetesPlan:
-    return KubernetesPlan(load(ROOT, environment))
+    """Also `cluster`, the one of the tests on a real one."""
+    directory = ROOT / "tests" / "kubernetes" if environment == "cluster" else ROOT
+    return KubernetesPlan(load(directory, environment))
 
 
 @functools.cache

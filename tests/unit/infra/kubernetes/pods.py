@@ -9,7 +9,7 @@ from infra.topology import parse
 
 TOPOLOGY: dict[str, Any] = {
     "breakwater:runtime": "kubernetes",
-    "breakwater:chaos": {"enabled": True, "components": ["postgres", "api"]},
+    "breakwater:chaos": {"enabled": True, "components": ["postgres"]},
     "breakwater:postgres": {"shards": 1, "members_per_shard": 3},
     "breakwater:kubernetes": {
         "context": "test",

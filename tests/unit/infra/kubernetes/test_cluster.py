@@ -28,6 +28,7 @@ class ApiServer(BaseHTTPRequestHandler):
     """The namespace decides what is answered: `denied`, `nothing`, or anything else."""
 
     requests: list[str]
+    adapter: tuple[int, dict[str, Any]] = (404, {"message": "the server could not find the requested resource"})
 
     def log_message(self, *_: object) -> None:
         return
@@ -40,6 +41,14 @@ class ApiServer(BaseHTTPRequestHandler):
             self._answer(401, {"message": "Unauthorized"})
         elif self.path.endswith("/namespaces/nothing"):
             self._answer(404, {"message": 'namespaces "nothing" not found'})
+        elif "custom.metrics" in self.path:
+            self._answer(*self.adapter)
+        elif self.path == "/version/":
+            self._answer(200, {"major": "1", "minor": "34+", "gitVersion": "v1.34.1-cloud.2"})
+        elif self.path.startswith("/apis/storage.k8s.io/v1/storageclasses"):
+            self._answer(200, {"kind": "StorageClassList", "items": [{"metadata": {"name": "fast"}}]})
+        elif "/resourcequotas" in self.path:
+            self._answer(200, {"kind": "ResourceQuotaList", "items": [{"spec": {"hard": {"pods": "5"}}}]})
         elif "/exec" in self.path:
             self._answer(404, {"message": 'pods "gone" not found'})
         else:
@@ -55,7 +64,9 @@ class ApiServer(BaseHTTPRequestHandler):
         self._answer(200, {"kind": "Pod", "metadata": {"name": "api-abc"}})
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["spec"]["resourceAttributes"]
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self.requests.append(f"POST {body}")
+        asked = json.loads(body)["spec"]["resourceAttributes"]
         self._answer(201, {"status": {"allowed": asked["verb"] == "get"}})
 
     def _answer(self, status: int, body: dict[str, Any]) -> None:
@@ -123,6 +134,13 @@ def test_what_is_not_allowed_or_not_there_is_one_clear_error(requests: list[str]
         Cluster.of(CONTEXT, "here").command("gone", "server", ["true"])
     assert Cluster.of(CONTEXT, "here").may("get", "", "pods/exec")
     assert not Cluster.of(CONTEXT, "here").may("delete", "", "pods")
+    asked = json.loads(requests[-1].removeprefix("POST "))
+    assert asked["spec"]["resourceAttributes"]["name"] == ""
+    assert Cluster.of(CONTEXT, "here").may("get", "", "pods/exec", "shard-0-0")
+    attributes = json.loads(requests[-1].removeprefix("POST "))["spec"]["resourceAttributes"]
+    assert (attributes["subresource"], attributes["name"]) == ("exec", "shard-0-0")
+    with pytest.raises(ClusterRefuses, match=r"not allowed to run a command in p/c in denied \(.*use the account"):
+        Cluster.of(CONTEXT, "denied").command("p", "c", ["true"])
 
 
 def test_a_fault_that_was_refused_or_matched_nothing_is_an_error(requests: list[str]) -> None:
@@ -155,3 +173,28 @@ def test_a_cluster_that_is_away_and_a_context_that_is_missing_are_named(
     monkeypatch.setenv("KUBECONFIG", f"{config}:{config}")
     with pytest.raises(ClusterRefuses, match="names several files"):
         Cluster.of(CONTEXT, "here")
+
+
+def test_whether_an_adapter_serves_metrics_of_pods(requests: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster.of(CONTEXT, "here")
+    assert not cluster.custom_metrics()
+    assert requests == [f"GET /apis/custom.metrics.k8s.io/{version}" for version in ("v1beta2", "v1beta1")]
+    monkeypatch.setattr(ApiServer, "adapter", (503, {"message": "service unavailable"}))
+    with pytest.raises(ClusterRefuses, match=r"refused to ask for custom\.metrics\.k8s\.io/v1beta2 .* 503"):
+        cluster.custom_metrics()
+    monkeypatch.setattr(ApiServer, "adapter", (200, {"kind": "APIResourceList", "resources": []}))
+    assert cluster.custom_metrics()
+
+
+def test_what_preflight_asks_is_asked_of_the_server(requests: list[str]) -> None:
+    cluster = Cluster.of(CONTEXT, "here")
+    assert cluster.version() == (1, 34)
+    assert [each["metadata"]["name"] for each in cluster.storage_classes()] == ["fast"]
+    assert cluster.quotas() == [{"spec": {"hard": {"pods": "5"}}}]
+    assert [asked.removeprefix("GET ").partition("?")[0] for asked in requests] == [
+        "/version/",
+        "/apis/storage.k8s.io/v1/storageclasses",
+        "/api/v1/namespaces/here/resourcequotas",
+    ]
+    with pytest.raises(ClusterRefuses, match="not allowed to list quotas in denied"):
+        Cluster.of(CONTEXT, "denied").quotas()

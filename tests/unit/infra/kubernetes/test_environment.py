@@ -39,8 +39,8 @@ class FakeCluster:
         labels = {"app.kubernetes.io/component": "api"}
         return [{"metadata": {"labels": labels}, "spec": {"replicas": 2}}]
 
-    def may(self, verb: str, group: str, resource: str) -> bool:
-        return f"{verb} {resource}" not in self.denied
+    def may(self, verb: str, group: str, resource: str, name: str = "") -> bool:
+        return f"{verb} {resource} {name}".strip() not in self.denied
 
 
 @pytest.fixture
@@ -83,6 +83,20 @@ def test_members_are_pods_and_jobs_are_none(environment: KubernetesEnvironment) 
     assert [member.name for member in environment.members()] == ["api-abc", "shard-0-0", "shard-0-1", "shard-0-2"]
     assert [member.name for member in environment.members("postgres")] == ["shard-0-0", "shard-0-1", "shard-0-2"]
     assert environment.members("postgres/shard-0")[0].dsn is not None
+
+
+def test_what_runs_is_told_by_images_and_their_digests(
+    environment: KubernetesEnvironment, cluster: FakeCluster
+) -> None:
+    assert environment.versions() == {"image of api": "api:1", "image of postgres": "postgres:1"}
+    replica = next(each for each in cluster.listed if each["metadata"]["name"] == "api-abc")
+    replica["status"]["containerStatuses"][0]["imageID"] = "registry.example.org/api@sha256:0a1b"
+    cluster.listed.append(pod("api-xyz", "api", waiting="ImagePullBackOff"))
+    cluster.listed[0]["status"]["containerStatuses"][0]["image"] = "postgres:2"
+    assert environment.versions() == {
+        "image of api": "api:1 (sha256:0a1b)",
+        "image of postgres": "postgres:1 and postgres:2",
+    }
 
 
 def test_a_server_dies_in_its_living_pod_and_is_proven_dead(
@@ -158,8 +172,8 @@ def test_faults_need_the_topology_the_namespace_and_the_account(
     with pytest.raises(FaultRefused, match="faults on redis are not allowed in testing"):
         environment.admit_faults("redis")
     environment.admit_faults("postgres/shard-0")
-    cluster.denied = {"delete pods"}
-    with pytest.raises(FaultRefused, match=r"may not delete pods in breakwater-testing: use experiment-runner"):
+    cluster.denied = {"delete pods shard-0-1"}
+    with pytest.raises(FaultRefused, match=r"may not delete pods shard-0-1 in breakwater-testing: use experiment-r"):
         environment.admit_faults("postgres")
     del cluster.labels[CHAOS_LABEL]
     with pytest.raises(FaultRefused, match="has not opted in to faults"):
@@ -173,7 +187,7 @@ def test_what_kubernetes_cannot_do_is_refused(environment: KubernetesEnvironment
     assert environment.capabilities() == {"kill", "hold"}
     with pytest.raises(FaultRefused, match="cannot pause shard-0-0"):
         environment.pause("shard-0-0")
-    with pytest.raises(FaultRefused, match=r"reach Postgres and its leader keys alone: faults on api could not be"):
+    with pytest.raises(FaultRefused, match=r"faults on api are not allowed in testing: .*components: postgres"):
         environment.kill("api-abc", scope="member", hold=True)
     with pytest.raises(FaultRefused, match="cannot kill only the patroni of shard-0-0"):
         environment.kill("shard-0-0", scope="patroni", hold=False)
@@ -195,6 +209,47 @@ def test_a_replica_without_a_model_says_so(environment: KubernetesEnvironment, c
     assert environment.obstacle("api-abc") is None
     cluster.listed[3]["status"]["conditions"][0]["status"] = "False"
     assert environment.obstacle("api-abc") == "not ready"
+
+
+def test_what_a_replica_counts_is_asked_from_a_shards_pod(
+    environment: KubernetesEnvironment, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a replica's own pod no experiment may run a command."""
+    asked: list[tuple[str, ...]] = []
+
+    class Answer:
+        def __enter__(self) -> Answer:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def hear(self, *, timeout_s: float) -> dict[str, Any]:
+            return {"text": "counts"}
+
+    def command(pod: str, container: str, words: list[str]) -> Answer:
+        asked.append((pod, container, words[-1]))
+        if pod in gone:
+            raise EnvironmentFault(f"{pod} is gone")
+        return Answer()
+
+    gone: set[str] = set()
+
+    monkeypatch.setattr(cluster, "command", command, raising=False)
+    cluster.listed[3]["status"]["podIP"] = "10.244.1.7"
+    assert environment.metrics("api-abc") == "counts"
+    assert asked == [("shard-0-2", "warden", "http://10.244.1.7:8080/metrics")]
+    gone.add("shard-0-2")
+    assert environment.metrics("api-abc") == "counts", "a member that a fault took is passed over"
+    assert asked[-1][0] == "shard-0-1"
+    gone |= {"shard-0-0", "shard-0-1"}
+    with pytest.raises(EnvironmentFault, match="from within any member of a shard: shard-0-0 is gone"):
+        environment.metrics("api-abc")
+    gone.clear()
+    del cluster.listed[3]["status"]["podIP"]
+    assert environment.metrics("api-abc") is None
+    del cluster.listed[:3]
+    with pytest.raises(EnvironmentFault, match="from within any member of a shard: none of them runs"):
+        environment.metrics("api-abc")
 
 
 def test_a_damaged_undo_file_is_named(environment: KubernetesEnvironment) -> None:

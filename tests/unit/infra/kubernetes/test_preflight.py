@@ -11,9 +11,12 @@ import pytest
 
 from infra.environment import EnvironmentFault
 from infra.kubernetes.cluster import Cluster
-from infra.kubernetes.preflight import DEFAULT_CLASS, amount, demand_quota, demand_room, requests
+from infra.kubernetes.needs import needs
+from infra.kubernetes.preflight import DEFAULT_CLASS, demand_quota, demand_room, requests
+from tests.unit.infra.kubernetes.conftest import ROOT
 from tests.unit.infra.kubernetes.pods import plan
 
+ON_IN_FLIGHT = {"scraper": {"namespace": "monitoring", "labels": {"app": "p"}}, "api_in_flight_target": 8}
 Rendered = Callable[[str], list[dict[str, Any]]]
 
 
@@ -26,6 +29,7 @@ class Answers:
     labels: dict[str, str] | None = None
     classes: list[str] = field(default_factory=lambda: ["local-path"])
     quota: dict[str, str] = field(default_factory=dict)
+    adapter: bool = True
 
     def version(self) -> tuple[int, int]:
         return self.release
@@ -42,6 +46,9 @@ class Answers:
     def quotas(self) -> list[dict[str, Any]]:
         return [{"metadata": {"name": "small"}, "spec": {"hard": self.quota}}]
 
+    def custom_metrics(self) -> bool:
+        return self.adapter
+
     @property
     def cluster(self) -> Cluster:
         return cast(Cluster, self)
@@ -49,11 +56,13 @@ class Answers:
 
 def test_a_cluster_that_has_everything_is_taken_also_a_second_time() -> None:
     demand_room(plan(), Answers().cluster)
+    demand_room(plan(), Answers(adapter=False).cluster)
+    demand_room(plan(**ON_IN_FLIGHT), Answers().cluster)
     demand_room(plan(), Answers(labels={"app.kubernetes.io/instance": "testing"}).cluster)
 
 
 @pytest.mark.parametrize(
-    ("answers", "volumes", "says"),
+    ("answers", "settings", "says"),
     [
         (Answers(release=(1, 29)), {}, "it is Kubernetes 1.29, and 1.30 is the oldest"),
         (Answers(labels={}), {}, "its namespace breakwater-testing belongs to somebody else"),
@@ -61,16 +70,17 @@ def test_a_cluster_that_has_everything_is_taken_also_a_second_time() -> None:
         (Answers(classes=[]), {}, "volumes.etcd takes the default storage class, and there is none"),
         (
             Answers(),
-            {"models": {"size_gb": 1, "storage_class": "shared"}},
+            {"volumes": {"models": {"size_gb": 1, "storage_class": "shared"}}},
             r"volumes.models wants storage class shared, which does not exist \(there is local-path\)",
         ),
+        (Answers(adapter=False), ON_IN_FLIGHT, r"nobody answers for custom\.metrics\.k8s\.io, from which"),
     ],
 )
 def test_what_a_cluster_lacks_is_named_before_anything_is_made(
-    answers: Answers, volumes: dict[str, Any], says: str
+    answers: Answers, settings: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(EnvironmentFault, match=says) as error:
-        demand_room(plan(volumes=volumes), answers.cluster)
+        demand_room(plan(**settings), answers.cluster)
     assert str(error.value).endswith("nothing was made")
 
 
@@ -81,20 +91,35 @@ def test_what_pods_ask_for_is_summed_as_quotas_count_it(rendered: Rendered) -> N
     assert asked["persistentvolumeclaims"] == 4 * 3 + 3 + 2
     assert asked["memory"] == asked["requests.memory"] > 4 * 3 * 4096 * 1024**2
     assert asked["limits.cpu"] > asked["requests.cpu"]
+    gib = 1024**3
+    assert asked["requests.storage"] == (4 * 3 * 100 + 3 * 8 + 20 + 20) * gib
+    assert asked["shared.storageclass.storage.k8s.io/requests.storage"] == 20 * gib
+    assert asked["fast.storageclass.storage.k8s.io/persistentvolumeclaims"] == 4 * 3 + 3 + 1
 
 
 def test_a_quota_that_is_too_small_is_named_with_both_figures(rendered: Rendered) -> None:
-    made = rendered("production")
-    enough = {"pods": "100", "requests.memory": "1Ti", "count/services": "1"}
-    demand_quota(plan(), Answers(quota=enough).cluster, made)
+    needed = requests(rendered("production"))
+    enough = {"pods": "100", "requests.memory": "1Ti", "count/services": "1", "requests.storage": "2Ti"}
+    demand_quota(plan(), Answers(quota=enough).cluster, lambda: needed)
     with pytest.raises(EnvironmentFault, match=r"pods 20 where 29 is needed \(quota small\).*nothing was made"):
-        demand_quota(plan(), Answers(quota={"pods": "20"}).cluster, made)
+        demand_quota(plan(), Answers(quota={"pods": "20"}).cluster, lambda: needed)
+    with pytest.raises(EnvironmentFault, match=r"requests\.storage 1Ti where 1357209665536 is needed"):
+        demand_quota(plan(), Answers(quota={"requests.storage": "1Ti"}).cluster, lambda: needed)
 
 
-@pytest.mark.parametrize(
-    ("written", "means"), [("2", "2"), ("500m", "0.5"), ("1.5Gi", "1610612736"), ("1k", "1000"), ("64Mi", "67108864")]
-)
-def test_quantities_are_read_as_kubernetes_writes_them(written: str, means: str) -> None:
-    assert amount(written) == Decimal(means)
-    with pytest.raises(EnvironmentFault, match="no quantity"):
-        amount("much")
+def test_nothing_is_summed_without_a_quota_for_all_pods() -> None:
+    def never() -> dict[str, Decimal]:
+        raise AssertionError("summed")
+
+    class None_(Answers):
+        def quotas(self) -> list[dict[str, Any]]:
+            return [{"metadata": {"name": "best-effort"}, "spec": {"hard": {"pods": "0"}, "scopes": ["BestEffort"]}}]
+
+    demand_quota(plan(), None_().cluster, never)
+
+
+def test_sums_are_made_in_a_process_of_their_own(rendered: Rendered, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULUMI_CONFIG", "the engine's")
+    assert needs(ROOT, "staging") == requests(rendered("staging"))
+    with pytest.raises(EnvironmentFault, match=r"could not be summed: .*no environment 'nowhere'"):
+        needs(ROOT, "nowhere")

@@ -20,6 +20,7 @@ from infra.kubernetes.record import Recorder, event_loop, record
 from infra.kubernetes.wire import plain
 from infra.topology import TopologyError
 from tests.unit.infra.kubernetes.conftest import ROOT, shipped
+from tests.unit.infra.kubernetes.test_preflight import Answers
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +119,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     asked: list[object] = []
     monkeypatch.setattr(Cluster, "of", lambda context, namespace: context)
     monkeypatch.setattr(preflight, "demand_room", lambda plan, cluster: asked.append(cluster))
+    monkeypatch.setattr(preflight, "demand_quota", lambda plan, cluster, needs: asked.append(cluster))
     return asked
 
 
@@ -136,7 +138,19 @@ def test_pulumis_entry_deploys_the_stack_that_is_selected(monkeypatch: pytest.Mo
     program()
     assert "breakwater-production" in {made.name for made in recorder.registered}
     assert str(ROOT / "infra") not in sys.path
-    assert asked == ["breakwater-production"]
+    assert asked == ["breakwater-production"] * 2
+
+
+def test_pulumis_entry_makes_nothing_where_a_quota_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a preview already: later the workloads' pods would be missing, and Pulumi would wait for them in vain."""
+    recorder = Recorder(unknown=True)
+    pulumi.runtime.set_mocks(recorder, project="breakwater", stack="production", preview=True)
+    configured()
+    small = Answers(classes=["fast", "shared"], quota={"pods": "20"})
+    monkeypatch.setattr(Cluster, "of", lambda context, namespace: small)
+    with pytest.raises(pulumi.RunError, match=r"pods 20 where 29 is needed \(quota small\).*nothing was made"):
+        runpy.run_path(str(ROOT / "infra"), run_name="__main__")
+    assert not recorder.registered
 
 
 def test_pulumis_entry_makes_nothing_in_a_cluster_that_it_does_not_know(

@@ -11,7 +11,8 @@ import pytest
 Rendered = Callable[[str], list[dict[str, Any]]]
 
 
-@pytest.mark.parametrize(("environment", "version"), [("staging", "1.30"), ("production", "1.34")])
+@pytest.mark.parametrize("version", ["1.30", "1.34"])
+@pytest.mark.parametrize("environment", ["staging", "production", "cluster"])
 def test_manifests_follow_the_schema(environment: str, version: str, rendered: Rendered) -> None:
     for manifest in rendered(environment):
         kubernetes_validate.validate(manifest, version, strict=True)

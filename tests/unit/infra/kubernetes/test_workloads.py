@@ -10,10 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from prometheus_client import generate_latest
 
 from infra.certificates import Subject, issue, make_authority
-from infra.kubernetes.plan import EXPERIMENT_FLOWS, FLOWS
+from infra.kubernetes.groundwork import runner_rights
+from infra.kubernetes.plan import EXPERIMENT_FLOWS, FLOWS, KubernetesPlan
+from infra.policy.model import Environment
+from infra.policy.rules import judge
+from infra.topology import TopologyError
+from services.api.metrics import Metrics
 from services.api.settings import load_settings
 from services.etl.__main__ import LoadConfig
 from services.featurestore.provision import ProvisionConfig
@@ -21,6 +28,7 @@ from services.postgres import warden
 from services.postgres.configure import MemberSettings, configure
 from services.registry.reconciler import ReconcilerConfig
 from tests.unit.infra.kubernetes.conftest import configuration, one, pod, shipped
+from tests.unit.infra.kubernetes.pods import plan
 
 Rendered = Callable[[str], list[dict[str, Any]]]
 
@@ -45,8 +53,7 @@ def test_services_read_what_is_rendered_for_them(tmp_path: Path, rendered: Rende
     reconciler = ReconcilerConfig.model_validate(configuration(made, "registry", "reconciler.json"))
     assert reconciler.database == migrate.registry
     assert reconciler.artifacts == settings.artifacts
-    assert settings.chaos
-    assert not configuration(rendered("production"), "api", "api.json")["chaos"]
+    assert not settings.chaos, "no experiment outside could ask a replica for a fault"
 
 
 def test_a_pod_makes_its_own_patroni_and_warden_configuration(tmp_path: Path, rendered: Rendered) -> None:
@@ -63,7 +70,10 @@ def test_a_pod_makes_its_own_patroni_and_warden_configuration(tmp_path: Path, re
     assert patroni["name"] == "shard-1-2"
     assert patroni["etcd3"]["protocol"] == "https"
     assert patroni["postgresql"]["parameters"]["ssl"] is True
-    assert all(line.startswith(("local", "hostssl")) for line in patroni["postgresql"]["pg_hba"])
+    remote = [line.split() for line in patroni["postgresql"]["pg_hba"] if not line.startswith("local")]
+    assert remote
+    assert {(line[0], line[-1]) for line in remote} == {("hostssl", "scram-sha-256")}
+    assert patroni["postgresql"]["parameters"].get("password_encryption", "scram-sha-256") == "scram-sha-256"
     assert patroni["postgresql"]["authentication"]["replication"]["sslmode"] == "verify-full"
     assert patroni["bootstrap"]["dcs"]["synchronous_mode_strict"] is True
     config = warden.load(tmp_path / "warden.json")
@@ -82,6 +92,8 @@ def test_haproxy_takes_the_edges_configuration(tmp_path: Path, rendered: Rendere
     assert done.returncode == 0, done.stderr
     assert "server-template api- 23 " in text
     assert " agent-check agent-port 8081 " in text
+    assert "if { path,url_dec -m beg /chaos /metrics /readyz }" in text
+    assert '"code": "no_replica"' in text
 
 
 def test_the_warden_outlives_the_server_and_sees_its_processes(rendered: Rendered) -> None:
@@ -113,6 +125,14 @@ def test_probes_mean_what_they_say(rendered: Rendered) -> None:
     assert patroni["livenessProbe"]["httpGet"]["path"] == "/liveness"
     node = pod(made, "StatefulSet", "h2o")["containers"][0]
     assert node["readinessProbe"]["httpGet"] == {"path": "/ready", "port": 8082, "scheme": "HTTP"}
+    redis, registry, mage = (pod(made, "Deployment", name)["containers"][0] for name in ("redis", "registry", "mage"))
+    ping = redis["readinessProbe"]["exec"]["command"]
+    assert ping[-1] == "ping"
+    assert ping[ping.index("--user") + 1] == "prober", "no password stands in a probe"
+    assert "tcpSocket" in redis["livenessProbe"]
+    assert registry["readinessProbe"]["httpGet"] == {"path": "/ready", "port": 8083, "scheme": "HTTP"}
+    assert mage["readinessProbe"]["httpGet"] == {"path": "/ready", "port": 8084, "scheme": "HTTP"}
+    assert {each["livenessProbe"]["tcpSocket"]["port"] for each in (registry, mage)} == {8083, 8084}
     for kind, name in (("Deployment", "api"), ("StatefulSet", "etcd"), ("StatefulSet", "h2o"), ("Deployment", "edge")):
         assert "tcpSocket" in pod(made, kind, name)["containers"][0]["livenessProbe"]
 
@@ -122,9 +142,75 @@ def test_the_autoscaler_owns_the_apis_replicas(rendered: Rendered) -> None:
     scaler = one(made, "HorizontalPodAutoscaler", "api")["spec"]
     assert (scaler["minReplicas"], scaler["maxReplicas"]) == (3, 20)
     assert scaler["metrics"][0]["resource"]["target"] == {"type": "Utilization", "averageUtilization": 70}
-    assert scaler["metrics"][1]["pods"]["target"]["averageValue"] == "8"
+    assert len(scaler["metrics"]) == 1
     assert "replicas" not in one(made, "Deployment", "api")["spec"]
-    assert len(one(rendered("staging"), "HorizontalPodAutoscaler", "api")["spec"]["metrics"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("members", "synchronous", "may_leave"),
+    [
+        *((members, "quorum", (members - 1) // 2) for members in range(3, 10)),
+        (2, "off", 1),
+        (3, "off", 1),
+        (5, "off", 2),
+    ],
+)
+def test_a_drain_leaves_a_majority_of_a_shard(members: int, synchronous: str, may_leave: int) -> None:
+    from infra.kubernetes.render import manifests  # noqa: PLC0415
+
+    topology = plan().topology
+    patroni = topology.postgres.patroni.model_copy(update={"synchronous": synchronous})
+    shard = topology.postgres.model_copy(update={"members_per_shard": members, "patroni": patroni})
+    made = manifests(KubernetesPlan(topology.model_copy(update={"postgres": shard})))
+    assert one(made, "PodDisruptionBudget", "shard-0")["spec"]["maxUnavailable"] == may_leave
+    assert judge(made, Environment("testing")) == []
+
+
+SCRAPER = {"namespace": "monitoring", "labels": {"app": "prometheus"}}
+
+
+def test_requests_in_flight_scale_only_where_somebody_collects_and_serves_them() -> None:
+    """While one metric is missing the autoscaler takes no replica away: on by the topology's word alone."""
+    from infra.kubernetes.render import manifests  # noqa: PLC0415
+
+    made = manifests(plan(scraper=SCRAPER, api_in_flight_target=8))
+    metrics = one(made, "HorizontalPodAutoscaler", "api")["spec"]["metrics"]
+    assert [metric["type"] for metric in metrics] == ["Resource", "Pods"]
+    asked = metrics[1]["pods"]
+    assert asked["target"] == {"type": "AverageValue", "averageValue": "8"}
+    told = generate_latest(Metrics().registry).decode()
+    assert f"# TYPE {asked['metric']['name']} gauge" in told, "no replica counts what the autoscaler asks for"
+    entry = {
+        "from": [
+            {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}},
+                "podSelector": {"matchLabels": {"app": "prometheus"}},
+            }
+        ],
+        "ports": [{"port": 8080, "protocol": "TCP"}],
+    }
+    assert entry in one(made, "NetworkPolicy", "api")["spec"]["ingress"]
+    assert judge(made, Environment("testing")) == []
+
+
+def test_a_scraper_alone_scales_nothing() -> None:
+    from infra.kubernetes.render import manifests  # noqa: PLC0415
+
+    made = manifests(plan(scraper=SCRAPER, runners=[]))
+    assert len(one(made, "HorizontalPodAutoscaler", "api")["spec"]["metrics"]) == 1
+    assert len(one(made, "NetworkPolicy", "api")["spec"]["ingress"]) == 2
+    with pytest.raises(TopologyError, match=r"api_in_flight_target needs scraper"):
+        plan(api_in_flight_target=8)
+
+
+def test_a_drained_node_keeps_no_replica_from_the_others(rendered: Rendered) -> None:
+    """Counted as an empty place it would allow every other node one replica and no second."""
+    for name in ("api", "edge"):
+        spread = pod(rendered("production"), "Deployment", name)["topologySpreadConstraints"]
+        assert [(each["topologyKey"], each["nodeTaintsPolicy"]) for each in spread] == [
+            ("topology.kubernetes.io/zone", "Honor"),
+            ("kubernetes.io/hostname", "Honor"),
+        ]
 
 
 def test_what_kubernetes_would_wait_for_in_vain_is_annotated(rendered: Rendered) -> None:
@@ -182,7 +268,6 @@ def test_flows_are_those_that_the_configurations_name(rendered: Rendered) -> Non
 
 
 def test_one_more_replica_or_shard_changes_only_that() -> None:
-    from infra.kubernetes.plan import KubernetesPlan  # noqa: PLC0415
     from infra.kubernetes.render import files, manifests  # noqa: PLC0415
 
     topology = shipped("staging").topology
@@ -202,6 +287,7 @@ def test_one_more_replica_or_shard_changes_only_that() -> None:
     changed = {name for name in before if before[name] != wider[name]}
     told = {"api", "load", "mage", "migrate"}
     assert changed == {f"06-config-map-{name}.yaml" for name in told} | {
+        "02-role-experiment-runner.yaml",
         "12-deployment-api.yaml",
         "12-deployment-mage.yaml",
         "11-job-load.yaml",
@@ -224,12 +310,18 @@ def test_experiments_reach_each_member_only_where_somebody_runs_them(rendered: R
 
 
 def test_the_runner_may_do_what_its_faults_need_and_no_more(rendered: Rendered) -> None:
+    """Commands and deletions for the shards' members by name; for everything else looks alone."""
     rules = one(rendered("staging"), "Role", "experiment-runner")["rules"]
-    verbs = {resource: set(rule["verbs"]) for rule in rules for resource in rule["resources"]}
-    assert verbs["pods"] == {"get", "list", "delete"}
-    assert verbs["pods/exec"] == {"get", "create"}
-    assert verbs["namespaces"] == {"get"}
-    assert "secrets" not in verbs
-    assert not {"create", "patch", "update", "deletecollection"} & set().union(
-        *(granted for resource, granted in verbs.items() if resource != "pods/exec")
-    )
+    struck = [rule for rule in rules if not {"get", "list"} >= set(rule["verbs"])]
+    members = {f"shard-{shard}-{member}" for shard in range(2) for member in range(3)}
+    granted = {(*rule["resources"], *rule["verbs"]): set(rule["resourceNames"]) for rule in struck}
+    assert granted == {("pods", "delete"): members, ("pods/exec", "get", "create"): members}
+    looked = {kind for rule in rules if rule not in struck for kind in rule["resources"]}
+    assert looked == {"namespaces", "pods", "pods/log", "services", "statefulsets", "deployments"}
+
+
+def test_a_runner_that_may_strike_nobody_may_run_no_command() -> None:
+    """No name in a rule would mean every name."""
+    chaos = plan().topology.chaos.model_copy(update={"components": []})
+    rights = runner_rights(KubernetesPlan(plan().topology.model_copy(update={"chaos": chaos})))
+    assert {verb for right in rights for verb in right.verbs} == {"get", "list"}
