@@ -8,7 +8,7 @@ import statistics
 import time
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -366,9 +366,8 @@ class TestShardAway:
             connection.execute("select pg_reload_conf()")
         try:
             with ThreadPoolExecutor(1) as caller:
-                answer = caller.submit(replica.http.post, "/v1/features", json=write_of(1))
                 with server.superuser() as connection:
-                    wait_until(lambda: waiting_for_standby(connection) > 0)
+                    answer = write_that_waits(replica, caller, connection)
                 server.kill()
                 unknown = answer.result(timeout=30)
         finally:
@@ -470,6 +469,25 @@ def count(connection: psycopg.Connection, entity: uuid.UUID) -> int:
 
 def waiting_for_locks(connection: psycopg.Connection) -> int:
     return _backends(connection, "Lock")
+
+
+def write_that_waits(
+    replica: Replica, caller: ThreadPoolExecutor, connection: psycopg.Connection
+) -> Future[httpx.Response]:
+    """A write to shard 1 whose COMMIT waits for a standby.
+
+    A server's processes take up a changed setting one after the other, so the first writes may still pass.
+    """
+    sent: list[Future[httpx.Response]] = []
+
+    def waits() -> bool:
+        if not sent or sent[-1].done():
+            sent.append(caller.submit(replica.http.post, "/v1/features", json=write_of(1)))
+        return waiting_for_standby(connection) > 0
+
+    wait_until(waits)
+    assert {answer.result().status_code for answer in sent[:-1]} <= {200}
+    return sent[-1]
 
 
 def waiting_for_standby(connection: psycopg.Connection) -> int:

@@ -6,20 +6,23 @@ import secrets
 import signal
 import socket
 import subprocess
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import urllib3
 
-from services.coordination.etcd import EtcdClient, EtcdError
+from services.coordination.etcd import EtcdClient, EtcdError, WatchEvent
 
 ETCD = "/usr/bin/etcd"
 # Election timing of the tests' servers, milliseconds: etcd's own defaults, which two slow cores still keep.
 HEARTBEAT_MS, ELECTION_MS = 100, 1000
 READY_S = 20.0
+SEEN_S = 15.0
 # Below those that the kernel gives to outgoing connections (from 32768), and below the platform's own (from 24000).
 PORTS = range(10_000, 20_000)
 
@@ -42,6 +45,33 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+@contextmanager
+def followed(client: EtcdClient, key: str, *, prefix: bool = False, start_revision: int) -> Iterator[list[WatchEvent]]:
+    """What a watch sees, as a list that grows; the watch ends with the block, whatever happens in it."""
+    seen: list[WatchEvent] = []
+    stop = threading.Event()
+
+    def follow() -> None:
+        for event in client.watch(key, prefix=prefix, start_revision=start_revision, stop=stop):
+            seen.append(event)
+
+    follower = threading.Thread(target=follow)
+    follower.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        follower.join()
+
+
+def wait_for(seen: list[WatchEvent], value: str) -> None:
+    """Until the watch saw this value."""
+    deadline = time.monotonic() + SEEN_S
+    while not any(event.kv.value == value for event in seen):
+        assert time.monotonic() < deadline, f"the watch never said {value}: {seen}"
+        time.sleep(0.02)
 
 
 class EtcdCluster:

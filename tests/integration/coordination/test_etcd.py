@@ -15,9 +15,8 @@ from services.coordination.etcd import (
     Get,
     LeaseGone,
     Put,
-    WatchEvent,
 )
-from tests.integration.coordination.etcd_cluster import EtcdCluster, free_ports
+from tests.integration.coordination.etcd_cluster import EtcdCluster, followed, free_ports, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -94,20 +93,9 @@ def test_a_watch_replays_from_a_revision_and_then_follows(client: EtcdClient) ->
     first = client.put("/watch/a", "1")
     client.put("/watch/b", "2")
     client.delete("/watch/a")
-    stop = threading.Event()
-    seen: list[WatchEvent] = []
-
-    def follow() -> None:
-        for event in client.watch("/watch/", prefix=True, start_revision=first, stop=stop):
-            seen.append(event)
-            if event.kv.key == "/watch/end":
-                return
-
-    follower = threading.Thread(target=follow)
-    follower.start()
-    client.put("/watch/end", "")
-    follower.join(timeout=10)
-    stop.set()
+    with followed(client, "/watch/", prefix=True, start_revision=first) as seen:
+        client.put("/watch/end", "last")
+        wait_for(seen, "last")
     assert [(event.kind, event.kv.key) for event in seen] == [
         ("put", "/watch/a"),
         ("put", "/watch/b"),
@@ -121,9 +109,11 @@ def test_a_watch_ends_when_told(client: EtcdClient) -> None:
     stop = threading.Event()
     follower = threading.Thread(target=lambda: list(client.watch("/nothing", stop=stop)))
     follower.start()
-    time.sleep(0.3)
-    assert follower.is_alive()
-    stop.set()
+    try:
+        time.sleep(0.3)
+        assert follower.is_alive()
+    finally:
+        stop.set()
     follower.join(timeout=5)
     assert not follower.is_alive()
 

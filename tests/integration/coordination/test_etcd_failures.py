@@ -1,6 +1,5 @@
 """The etcd client when servers die or freeze: reads go on elsewhere, changes are never silently repeated."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,8 +7,8 @@ from typing import TypeVar
 
 import pytest
 
-from services.coordination.etcd import EtcdClient, EtcdOutcomeUnknown, EtcdUnavailable, WatchEvent
-from tests.integration.coordination.etcd_cluster import EtcdCluster
+from services.coordination.etcd import EtcdClient, EtcdOutcomeUnknown, EtcdUnavailable
+from tests.integration.coordination.etcd_cluster import EtcdCluster, followed, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -24,13 +23,6 @@ may be told that there is none, that it changed, or nothing."""
 def cluster(tmp_path: Path) -> Iterator[EtcdCluster]:
     with EtcdCluster(tmp_path, 3) as cluster:
         yield cluster
-
-
-def wait_for(seen: list[WatchEvent], value: str) -> None:
-    deadline = time.monotonic() + 15
-    while not any(event.kv.value == value for event in seen):
-        assert time.monotonic() < deadline, f"the watch never said {value}: {seen}"
-        time.sleep(0.02)
 
 
 def once_elected(ask: Callable[[], Found]) -> Found:
@@ -49,38 +41,27 @@ def test_one_server_of_three_dies(cluster: EtcdCluster, leads: bool) -> None:
     victim = cluster.leader() if leads else (cluster.leader() + 1) % 3
     endpoints = [*cluster.clients[victim:], *cluster.clients[:victim]]
     client = EtcdClient(endpoints, timeout_s=2.0)
-    stop = threading.Event()
-    seen: list[WatchEvent] = []
-    start = client.put("/k", "before")
     watcher = EtcdClient(endpoints, timeout_s=2.0)
+    with followed(watcher, "/k", start_revision=client.put("/k", "before")) as seen:
+        wait_for(seen, "before")
+        lease = client.grant_lease(30)
 
-    def follow() -> None:
-        for event in watcher.watch("/k", start_revision=start, stop=stop):
-            seen.append(event)
-
-    follower = threading.Thread(target=follow)
-    follower.start()
-    wait_for(seen, "before")
-    lease = client.grant_lease(30)
-
-    cluster.kill(victim)  # both clients talk to it
-    kv = once_elected(lambda: client.get("/k"))
-    assert kv is not None
-    assert kv.value == "before"
-    deadline = time.monotonic() + ELECTED_S
-    while True:
-        try:
-            client.put("/k", "after", lease=lease)
-            break
-        except EtcdOutcomeUnknown:
-            assert time.monotonic() < deadline
-            found = once_elected(lambda: client.get("/k"))
-            if found is not None and found.value == "after":
+        cluster.kill(victim)  # both clients talk to it
+        kv = once_elected(lambda: client.get("/k"))
+        assert kv is not None
+        assert kv.value == "before"
+        deadline = time.monotonic() + ELECTED_S
+        while True:
+            try:
+                client.put("/k", "after", lease=lease)
                 break
-    assert once_elected(lambda: client.keep_alive(lease)) == 30
-    wait_for(seen, "after")
-    stop.set()
-    follower.join(timeout=5)
+            except EtcdOutcomeUnknown:
+                assert time.monotonic() < deadline
+                found = once_elected(lambda: client.get("/k"))
+                if found is not None and found.value == "after":
+                    break
+        assert once_elected(lambda: client.keep_alive(lease)) == 30
+        wait_for(seen, "after")
     assert [event.kv.value for event in seen] == ["before", "after"]
 
 

@@ -22,8 +22,8 @@ from services.api.cache import ScoreCache
 from services.api.metrics import Metrics
 from services.contracts.shards import HostPort
 from services.coordination.endpoints import ClientCertificate, EtcdEndpoints
-from services.coordination.etcd import EtcdClient, EtcdError, WatchEvent
-from tests.integration.coordination.etcd_cluster import free_ports
+from services.coordination.etcd import EtcdClient, EtcdError
+from tests.integration.coordination.etcd_cluster import followed, free_ports, wait_for
 from tests.integration.kubernetes.conftest import READY_S, container, mounted, running
 
 pytestmark = pytest.mark.integration
@@ -46,19 +46,8 @@ def client(etcd: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Et
 
 
 def test_the_client_reads_writes_and_watches_over_tls(client: EtcdClient) -> None:
-    seen: list[WatchEvent] = []
-    stop = threading.Event()
-
-    def watch() -> None:
-        for event in client.watch("tls/key", start_revision=revision, stop=stop):
-            seen.append(event)
-            stop.set()
-
-    revision = client.put("tls/key", "1")
-    thread = threading.Thread(target=watch)
-    thread.start()
-    thread.join(timeout=10)
-    stop.set()
+    with followed(client, "tls/key", start_revision=client.put("tls/key", "1")) as seen:
+        wait_for(seen, "1")
     found = client.get("tls/key")
     assert found is not None
     assert found.value == "1"
