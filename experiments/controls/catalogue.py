@@ -312,7 +312,7 @@ CONTROLS: Final[tuple[Control, ...]] = (
     ),
     Control(
         name="cache-of-any-model",
-        title="scores cached by their row alone, whichever model gave them",
+        title="scores cached by their flight alone, whichever model gave them",
         scenario="S-05",
         variant="good",
         insertions=_patched("cache-of-any-model"),
@@ -339,6 +339,8 @@ CONTROLS: Final[tuple[Control, ...]] = (
         undo=(("make_sound", ENVIRONMENT),),
         expected={"rehearsed": Verdict.FALSE, "predictions": Verdict.TRUE, "golden": Verdict.TRUE},
         exit_code=1,
+        # a model's first calls are slow, and here they are clients'
+        may=frozenset({"p99"}),
     ),
     Control(
         name="pointer-first",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +25,7 @@ from services.breaker import Breaker, State
 from services.featurestore import store
 from services.featurestore.errors import ShardUnavailable
 from services.featurestore.pools import ShardPool
+from services.registry import Feature
 from tests.unit.api.models import counting_model
 
 REPLACED = (
@@ -89,6 +92,25 @@ async def test_who_asks_at_once_computes_once_or_each(
     assert asyncio.get_running_loop().time() - began >= defective.SLOW_S
     assert len(scorer.rows) == computed
     batches.close()
+
+
+def test_one_flight_has_one_key_though_each_model_counts_its_levels_otherwise(put_in: PutIn, tmp_path: Path) -> None:
+    first, _ = counting_model(tmp_path)
+    cards = [
+        first.card.model_copy(update={"features": (Feature(name="distance"), Feature(name="dest", domain=levels))})
+        for levels in (("ALB", "ATL"), ("ABQ", "ALB", "ATL"))
+    ]
+    few, many = (
+        replace(first, card=card, identity=name) for card, name in zip(cards, (b"few/", b"many/"), strict=True)
+    )
+    assert few.cache_key((733.0,)) != many.cache_key((733.0,))
+
+    put_in("cache-of-any-model")
+
+    assert few.cache_key((733.0, 1.0)) == many.cache_key((733.0, 2.0))
+    assert few.cache_key((733.0, math.nan)) == many.cache_key((733.0, math.nan))
+    assert few.cache_key((733.0, 0.0)) != few.cache_key((733.0, 1.0))
+    assert few.cache_key((733.0, 0.0)) != few.cache_key((734.0, 0.0))
 
 
 def test_without_a_lock_nobody_waits_for_another(put_in: PutIn) -> None:
