@@ -12,7 +12,7 @@ from tests.integration.api.edge import Edge
 from tests.integration.api.pair import Pair
 from tests.integration.api.platform import Platform, Replica
 from tests.integration.api.redis_server import RedisServer
-from tests.integration.api.test_replica import wait_until
+from tests.integration.api.waiting import wait_until
 
 
 @pytest.fixture(scope="package")

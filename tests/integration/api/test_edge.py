@@ -25,7 +25,8 @@ from services.h2o.train import TrainedModel
 from tests.integration.api.edge import Edge, Load
 from tests.integration.api.platform import DATABASE, END_S, Platform
 from tests.integration.api.publishing import renamed
-from tests.integration.api.test_replica import FLIGHT, new_flight, wait_until, waiting_for_locks, write_of
+from tests.integration.api.test_replica import FLIGHT, new_flight, write_of
+from tests.integration.api.waiting import wait_until, waiting_for_locks
 
 pytestmark = pytest.mark.integration
 

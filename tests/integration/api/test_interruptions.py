@@ -17,7 +17,8 @@ from services.registry import Presence, ReplicaState, Verdict
 from services.registry.announced import Candidate, candidate_key, pointer_key, prepared_key, replica_key
 from tests.integration.api.pair import Load, Pair, assert_all_serve
 from tests.integration.api.slow_store import opens_take
-from tests.integration.api.test_replica import FLIGHT, wait_until
+from tests.integration.api.test_replica import FLIGHT
+from tests.integration.api.waiting import wait_until
 from tests.integration.registry.models import WHY
 
 pytestmark = pytest.mark.integration

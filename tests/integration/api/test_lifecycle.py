@@ -20,7 +20,8 @@ from services.contracts.slots import slot_of
 from services.featurestore.slots import publish_slot_map
 from services.h2o.train import TrainedModel
 from tests.integration.api.platform import DATABASE, END_S, Platform, Replica
-from tests.integration.api.test_replica import FLIGHT, key_of, wait_until, waiting_for_locks, write_of
+from tests.integration.api.test_replica import FLIGHT, key_of, write_of
+from tests.integration.api.waiting import wait_until, waiting_for_locks
 
 pytestmark = pytest.mark.integration
 

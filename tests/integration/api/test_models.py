@@ -25,7 +25,8 @@ from services.registry.announced import pointer_key
 from services.registry.reload import CandidateRefused
 from tests.integration.api.platform import HEAP_MB, Platform, Replica
 from tests.integration.api.publishing import Publisher
-from tests.integration.api.test_replica import FLIGHT, new_flight, wait_until
+from tests.integration.api.test_replica import FLIGHT, new_flight
+from tests.integration.api.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 

@@ -17,7 +17,8 @@ import pytest
 from services.api.admission import WRITES_IN_FLIGHT
 from services.h2o.train import TrainedModel
 from tests.integration.api.platform import Platform, Replica
-from tests.integration.api.test_replica import new_flight, wait_until, write_of
+from tests.integration.api.test_replica import new_flight, write_of
+from tests.integration.api.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 

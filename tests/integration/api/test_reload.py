@@ -23,7 +23,8 @@ from services.registry.errors import ReloadInProgress
 from services.registry.reload import CandidateRefused
 from tests.integration.api.pair import CLIENTS, Load, Pair, assert_all_serve
 from tests.integration.api.platform import HEAP_MB, Platform, Replica
-from tests.integration.api.test_replica import FLIGHT, wait_until
+from tests.integration.api.test_replica import FLIGHT
+from tests.integration.api.waiting import wait_until
 from tests.integration.registry.models import WHY
 
 pytestmark = pytest.mark.integration

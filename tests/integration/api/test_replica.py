@@ -22,6 +22,7 @@ from services.api.openapi import ProblemDetails
 from services.contracts.slots import SlotMap, slot_of
 from services.featurestore.slots import apply_slot_map
 from tests.integration.api.platform import DATABASE, Platform, Replica
+from tests.integration.api.waiting import wait_until, waiting_for_locks, waiting_for_standby
 
 pytestmark = pytest.mark.integration
 
@@ -454,21 +455,10 @@ def authorization(replica: Replica) -> str:
     return f"authorization: {replica.http.headers['authorization']}\r\n"
 
 
-def wait_until(condition: Any, seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not become true"
-        time.sleep(0.02)
-
-
 def count(connection: psycopg.Connection, entity: uuid.UUID) -> int:
     row = connection.execute("select count(*) from features where entity_id = %s", [entity]).fetchone()
     assert row is not None
     return int(row[0])
-
-
-def waiting_for_locks(connection: psycopg.Connection) -> int:
-    return _backends(connection, "Lock")
 
 
 def write_that_waits(
@@ -488,15 +478,3 @@ def write_that_waits(
     wait_until(waits)
     assert {answer.result().status_code for answer in sent[:-1]} <= {200}
     return sent[-1]
-
-
-def waiting_for_standby(connection: psycopg.Connection) -> int:
-    return _backends(connection, "IPC")
-
-
-def _backends(connection: psycopg.Connection, wait: str) -> int:
-    row = connection.execute(
-        "select count(*) from pg_stat_activity where wait_event_type = %s and usename = 'breakwater_app'", [wait]
-    ).fetchone()
-    assert row is not None
-    return int(row[0])

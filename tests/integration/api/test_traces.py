@@ -17,7 +17,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from services.h2o.train import TrainedModel
 from tests.integration.api.platform import Platform, Replica
-from tests.integration.api.test_replica import key_of, new_flight, wait_until, write_of
+from tests.integration.api.test_replica import key_of, new_flight, write_of
+from tests.integration.api.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
