@@ -322,7 +322,7 @@ def controls(environment: str, names: tuple[str, ...], seed: int | None, out: Pa
     """Put known defects in and see that the suite detects each. Exit code 0 when it does."""
     from breakwater import verification
     from breakwater.rows import append_control
-    from experiments.controls.catalogue import expectations
+    from experiments.controls.catalogue import beside, expectations
     from experiments.report import terminal
     from infra.local import runtime
     from infra.stack import local_plan
@@ -337,6 +337,8 @@ def controls(environment: str, names: tuple[str, ...], seed: int | None, out: Pa
         terminal.expected(console, expectations(result.control, judgement))
         for line in result.disagreements:
             steps.note_line(f"    {escape(line)}")
+        for entry in beside(result.control, judgement):
+            steps.note_line(f"    [dim]beside it, by the defect or the machine: {escape(entry.finding.reason)}[/]")
         append_control(rows / "controls.csv", result)
 
     with runtime.locked(plan), Steps() as steps:

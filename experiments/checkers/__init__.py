@@ -50,7 +50,11 @@ from experiments.checkers.validity import (
 )
 from experiments.errors import ScenarioError
 
+LATENCIES: Final = (latency_after_fault, latency_of_the_rest, latency_while_reloading)
+"""They compare one p99 with another, each the work of a dozen slow operations: on a shared machine that is weather."""
+
 TIMED: Final = (
+    *LATENCIES,
     answered_in_time,
     back_in_rotation,
     bad_operations,
@@ -59,9 +63,6 @@ TIMED: Final = (
     breaker_opens,
     cloud_whole_again,
     error_budget,
-    latency_after_fault,
-    latency_of_the_rest,
-    latency_while_reloading,
     leadership_ended,
     left_unanswered,
     longest_silence,

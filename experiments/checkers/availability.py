@@ -73,6 +73,8 @@ def judged_bad(
     out_of = count(len(rows), noun)
     split = _split(rows, bad)
     reason = f"{count(len(bad), 'bad ' + noun)} of {len(rows):,}" + (f" ({split})" if split else "")
+    if len(bad):
+        reason += f"; the first: {_first(bad, run)}"
     if scheduled > len(rows):
         reason += f"; {scheduled - len(rows):,} more were delayed by their own client"
     doubt = doubt_fault(evidence, run)
@@ -104,9 +106,31 @@ def _split(rows: History, bad: History) -> str:
     return ", ".join(parts)
 
 
+def _first(bad: History, run: RunRecord) -> str:
+    due, kind, shard, error, after = _row(bad, 0, _zero(bad, run))
+    where = "" if shard is None else f" on shard {shard}"
+    return f"{kind}{where} due at {due}, {error} after {after}"
+
+
+def _zero(bad: History, run: RunRecord) -> int:
+    """The moment that others are told from: the fault, or the first bad operation where there is none."""
+    return run.fault.t_ns if run.fault is not None else int(bad.sched_ns[0])
+
+
+def _row(bad: History, at: int, zero: int) -> tuple[str, str, int | None, str, str]:
+    """When it was due, kind, shard, error, and how long after that it ended."""
+    return (
+        _after(int(bad.sched_ns[at]), zero),
+        str(bad.kind[at]),
+        _shard(int(bad.shard[at])),
+        Error(int(bad.error[at])).name.lower(),
+        f"{(int(bad.end_ns[at]) - int(bad.sched_ns[at])) / NS_PER_MS:.1f} ms",
+    )
+
+
 def _exhibits(bad: History, run: RunRecord, noun: str) -> tuple[Exhibit, ...]:
     """What was bad in groups, and the first of it one by one."""
-    zero = run.fault.t_ns if run.fault is not None else int(bad.sched_ns[0])
+    zero = _zero(bad, run)
     groups: dict[tuple[str, int, int], list[int]] = defaultdict(list)
     for kind, shard, error, due in zip(bad.kind, bad.shard, bad.error, bad.sched_ns, strict=True):
         groups[str(kind), int(shard), int(error)].append(int(due))
@@ -114,16 +138,7 @@ def _exhibits(bad: History, run: RunRecord, noun: str) -> tuple[Exhibit, ...]:
         (kind, _shard(shard), Error(error).name.lower(), len(due), _after(due[0], zero), _after(due[-1], zero))
         for (kind, shard, error), due in sorted(groups.items(), key=lambda group: -len(group[1]))[:EXHIBIT_ROWS]
     )
-    rows = tuple(
-        (
-            _after(int(bad.sched_ns[at]), zero),
-            str(bad.kind[at]),
-            _shard(int(bad.shard[at])),
-            Error(int(bad.error[at])).name.lower(),
-            f"{(int(bad.end_ns[at]) - int(bad.sched_ns[at])) / NS_PER_MS:.1f} ms",
-        )
-        for at in range(min(len(bad), FIRST_ROWS))
-    )
+    rows = tuple(_row(bad, at, zero) for at in range(min(len(bad), FIRST_ROWS)))
     return (
         Exhibit(
             f"bad {noun}s by kind, shard and error",

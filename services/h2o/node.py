@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from services.contracts.events import EventLog
-from services.coordination.etcd import EtcdClient
+from services.coordination.etcd import EtcdClient, EtcdError
 from services.coordination.readiness import ReadinessServer
 from services.h2o.agent import Agent
 from services.h2o.cloud import NodeAddress
@@ -21,7 +21,7 @@ from services.h2o.decision import State
 from services.h2o.errors import ConfigurationInvalid, StateUnreadable
 from services.h2o.keeper import Keeper
 from services.h2o.server import H2OServer
-from services.h2o.state import Epoch, Keys, StateWatch, Status
+from services.h2o.state import Epoch, Keys, Snapshot, StateWatch, Status, read
 
 EVENTS = "h2o-events.jsonl"
 # Longest wait for one etcd server, seconds.
@@ -90,6 +90,7 @@ class H2ONode:
         # A client each: threads that write must not wait for each other's dead server.
         self._agent = Agent(config.name, server, self._etcd(), self._watch, events)
         self._keeper = Keeper(config.name, nodes, self._etcd(), self._watch, events)
+        self._asked = self._etcd()
         self._readiness = ReadinessServer(self._own.host, config.status_port, ready=self.obstacle, status=self.status)
 
     def run(self) -> None:
@@ -111,17 +112,20 @@ class H2ONode:
         os.eventfd_write(self._wake, 1)
 
     def obstacle(self) -> str | None:
-        """Why the cloud cannot be used; None only while the keeper sees every node in consensus."""
+        """Why the cloud cannot be used; None only while the keeper sees every node in consensus.
+
+        The keeper's word goes with its lease, so etcd is asked anew: what a watch heard last may be out of date.
+        """
         try:
-            return self._obstacle()
+            return self._obstacle(read(self._asked, self._keys))
+        except EtcdError as error:
+            return f"whether the cloud is whole is not known: {error}"
         except StateUnreadable as error:
             return str(error)
 
-    def _obstacle(self) -> str | None:
-        snapshot = self._watch.snapshot
-        epoch = snapshot.epoch if snapshot is not None else None
-        status = snapshot.status if snapshot is not None else None
-        if snapshot is None or epoch is None:
+    def _obstacle(self, snapshot: Snapshot) -> str | None:
+        epoch, status = snapshot.epoch, snapshot.status
+        if epoch is None:
             return "etcd has named no epoch yet"
         if status is None:
             return "no keeper is elected"
@@ -130,16 +134,8 @@ class H2ONode:
         if status.state is not State.READY:
             reason = "" if status.reason == status.state.value else f": {status.reason}"
             node = f" ({status.node})" if status.node else ""
-            return f"{epoch.cloud} {status.state.value}{reason}{node}{self._detail(status, epoch)}"
+            return f"{epoch.cloud} {status.state.value}{reason}{node}{_detail(snapshot, status, epoch)}"
         return None
-
-    def _detail(self, status: Status, epoch: Epoch) -> str:
-        """What a dead node's agent said in this epoch, or in the one before when that one failed."""
-        report = self._watch.snapshot.report(status.node) if status.node and self._watch.snapshot else None
-        said = report.detail if report is not None else ""
-        if not said and status.state is State.ALARM:
-            said = epoch.detail
-        return f": {said}" if said else ""
 
     def status(self) -> dict[str, Any]:
         config, snapshot = self._config, self._watch.snapshot
@@ -168,6 +164,15 @@ class H2ONode:
 
     def _etcd(self) -> EtcdClient:
         return EtcdClient(self._config.etcd, timeout_s=ETCD_TIMEOUT_S)
+
+
+def _detail(snapshot: Snapshot, status: Status, epoch: Epoch) -> str:
+    """What a dead node's agent said in this epoch, or in the one before when that one failed."""
+    report = snapshot.report(status.node) if status.node else None
+    said = report.detail if report is not None else ""
+    if not said and status.state is State.ALARM:
+        said = epoch.detail
+    return f": {said}" if said else ""
 
 
 def main(arguments: list[str]) -> int:

@@ -141,6 +141,23 @@ def test_a_killed_node_in_mid_training_ends_in_an_equal_model(
     nodes.wait_ready()
 
 
+def test_a_node_that_etcd_does_not_answer_is_not_ready_and_nothing_is_restarted(
+    etcd: EtcdCluster, nodes: Nodes
+) -> None:
+    nodes.wait_ready()
+    epoch = nodes.epoch()
+    etcd.freeze(0)
+    try:
+        for name in nodes.names:
+            status, answer = nodes.ask(name, "/ready")
+            assert status == 503
+            assert "no etcd server answered" in answer["reason"]
+    finally:
+        etcd.thaw(0)
+    nodes.wait_ready()
+    assert nodes.epoch() == epoch
+
+
 def test_nodes_that_cannot_start_raise_an_alarm_that_says_why(
     etcd: EtcdCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

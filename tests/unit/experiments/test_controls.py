@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from experiments.checkers.finding import Exhibit, Finding, Verdict
-from experiments.controls.catalogue import ACTIONS, CONTROLS, Control, Insertion, disagreements, seeded
+from experiments.controls.catalogue import (
+    ACTIONS,
+    CONTROLS,
+    TIMED_NAMES,
+    Control,
+    Insertion,
+    beside,
+    disagreements,
+    seeded,
+)
 from experiments.evidence import JOURNAL_FILE
 from experiments.lint import problems
 from experiments.scenario import SCENARIO_FILE, Scenario
@@ -83,6 +92,8 @@ def test_a_control_names_what_exists(control: Control) -> None:
         promise.id for promise in scenario.promises_of(control.variant)
     }
     assert control.may.isdisjoint(control.expected)
+    checkers = {promise.id: promise.checker for promise in scenario.promises_of(control.variant)}
+    assert TIMED_NAMES.isdisjoint(checkers[promise] for promise in control.may), "may be false anyway"
     assert Scenario.parse(seeded(scenario, control).document(), "seeded") == seeded(scenario, control)
 
 
@@ -165,10 +176,42 @@ def test_unknown_is_not_false_and_false_is_not_unknown() -> None:
 def test_a_promise_that_the_defect_does_not_break_must_not_be_broken() -> None:
     control = dataclasses.replace(BY_NAME["deleted-row"], expected={"predictions": Verdict.FALSE}, minimum={})
     both = judged(
-        predictions=said(Verdict.FALSE, 1, (7,)), old_primary=said(Verdict.FALSE), redundancy=said(Verdict.UNKNOWN)
+        predictions=said(Verdict.FALSE, 1, (7,)), timelines=said(Verdict.FALSE), redundancy=said(Verdict.UNKNOWN)
     )
-    assert disagreements(control, both) == ["old-primary is false, which the defect does not explain: a test's reason"]
-    assert disagreements(dataclasses.replace(control, may=frozenset({"old-primary"})), both) == []
+    assert disagreements(control, both) == ["timelines is false, which the defect does not explain: a test's reason"]
+    assert disagreements(dataclasses.replace(control, may=frozenset({"timelines"})), both) == []
+
+
+def test_what_depends_on_time_may_be_broken_beside_the_defect_and_is_shown() -> None:
+    slow = said(Verdict.FALSE, 1)
+    lost = said(Verdict.FALSE, 1, (7,))
+    found = judged(lost_writes=lost, predictions=slow, old_primary=slow)
+    assert disagreements(BY_NAME["deleted-row"], found) == []
+    assert [entry.promise.id for entry in beside(BY_NAME["deleted-row"], found)] == ["predictions", "old-primary"]
+    sound = dataclasses.replace(
+        BY_NAME["deleted-row"], expected={"lost-writes": Verdict.FALSE, "predictions": Verdict.TRUE}
+    )
+    assert disagreements(sound, found) == []
+    assert [entry.promise.id for entry in beside(sound, found)] == ["predictions", "old-primary"]
+    # What the defect must break is the question itself, and what no machine explains is none of this.
+    asked = dataclasses.replace(
+        sound, expected={"predictions": Verdict.FALSE}, minimum={}, may=frozenset({"lost-writes"})
+    )
+    assert [entry.promise.id for entry in beside(asked, found)] == ["old-primary"]
+    undetected = disagreements(sound, judged(predictions=slow))
+    assert undetected[0].startswith("lost-writes is true, must be false: every one of")
+    assert undetected[1:] == [
+        "lost-writes measured 0, must be at least 1",
+        "exit code 0, must be 1",
+        "no lost key is named",
+    ]
+
+
+def test_a_broken_promise_beside_it_does_not_stand_for_a_run_that_must_prove_nothing() -> None:
+    found = judged(fault_proven=said(Verdict.UNKNOWN), next_ack=said(Verdict.UNKNOWN), predictions=said(Verdict.FALSE))
+    assert disagreements(BY_NAME["no-fault"], found) == []
+    found = judged(next_ack=said(Verdict.UNKNOWN), predictions=said(Verdict.FALSE))
+    assert disagreements(BY_NAME["no-fault"], found)[0].startswith("fault-proven is true, must be unknown")
 
 
 def test_what_makes_a_run_unknown_is_named_beside_its_exit_code() -> None:
