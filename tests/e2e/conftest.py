@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
+from breakwater.verification import find_scenario
 from experiments.checkers import LATENCIES
 
 ENVIRONMENT = "e2e"
@@ -27,6 +28,9 @@ COMMAND_S = 280
 SEEDS = (7, 8, 9)
 """A disk or a processor that nobody gets for a while keeps a run from proving anything: then the question is asked
 again. Only then: a broken promise is never asked twice."""
+SHARE = 0.65
+"""Of the scenarios' load, which is meant for two processors that do nothing else. Fewer writes would be too sparse to
+time a recovery by. What the full load shows is in docs/results."""
 WEATHER = {(checker.__name__, "false") for checker in LATENCIES}
 PROOF_S = len(SEEDS) * COMMAND_S
 H2O_S = 90.0
@@ -97,6 +101,12 @@ class Platform:
         # judged the same again, from its files alone
         assert json.loads(self.run("check", str(out / "latest"), "--json", code=done.returncode).stdout) == verdict
         return verdict
+
+    def verified(self, scenario: str, variant: str, *, out: Path) -> dict[str, Any]:
+        """`kept` of one scenario, with `SHARE` of its load."""
+        rate = SHARE * find_scenario(scenario).breakwater.load.rates.predict
+        chosen = ("--scenario", scenario, "--variant", variant, "--rate", str(rate))
+        return self.kept("verify", ENVIRONMENT, *chosen, out=out)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """`breakwater ...`, without waiting for its end; SIGINT ends it, even of tests in the background."""

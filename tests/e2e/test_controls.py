@@ -17,7 +17,7 @@ from experiments.checkers.finding import Verdict
 from experiments.controls.catalogue import CONTROLS, Control
 from experiments.evidence import JOURNAL_FILE
 from experiments.scenario import SCENARIO_FILE
-from tests.e2e.conftest import ENVIRONMENT, PROOF_S, SEEDS, Platform
+from tests.e2e.conftest import ENVIRONMENT, PROOF_S, SEEDS, SHARE, Platform
 
 pytestmark = pytest.mark.e2e
 
@@ -33,6 +33,7 @@ take minutes, or want a machine that does nothing else."""
 DRAWN: Final = frozenset(
     {
         *("fence-off", "reads-without-bound"),
+        *("deleted-row", "frozen-edge", "stalled-writers"),
         *("breaker-never-opens", "everybody-computes"),
         *("edge-asks-once", "edge-trusts"),
         *("golden-unchecked", "cache-of-any-model", "swap-with-a-gap", "no-warm-up", "pointer-first"),
@@ -57,7 +58,7 @@ def test_a_defect_is_detected(trained: Platform, name: str) -> None:
     rows = trained.runs / "rows" / name
 
     for seed in SEEDS:
-        arguments = ("--seed", str(seed), "--out", str(trained.runs), "--rows", str(rows))
+        arguments = ("--seed", str(seed), "--share", str(SHARE), "--out", str(trained.runs), "--rows", str(rows))
         done = trained.run("controls", ENVIRONMENT, name, *arguments, code=None)
         if done.returncode == 0 or not without_processor(trained.runs / name / "latest", control):
             break

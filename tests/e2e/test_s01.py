@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.e2e.conftest import ENVIRONMENT, PROOF_S, Platform
+from tests.e2e.conftest import PROOF_S, Platform
 
 pytestmark = pytest.mark.e2e
 
@@ -24,10 +24,6 @@ FILES = {
     "report.html",
 }
 
-
-RATE = "65"
-"""Predictions a second, the rest in scale: two thirds of the scenario's load, for a slower machine than its rates are
-meant for. Fewer writes would be too sparse to time a recovery by. What the full load shows is in docs/results."""
 LOADS = re.compile(r"""\b(?:src|srcset|href|action|data)\s*=\s*["']?(?!["']?#)[^\s>]+|url\([^)]*\)|@import[^;]*""")
 
 
@@ -41,7 +37,7 @@ def loaded_from(page: str) -> list[str]:
 @pytest.mark.parametrize("variant", ["server-killed", "member-killed"])
 def test_s01_keeps_its_promises(trained: Platform, variant: str) -> None:
     out = trained.runs / "s01"
-    verdict = trained.kept("verify", ENVIRONMENT, "--scenario", "S-01", "--variant", variant, "--rate", RATE, out=out)
+    verdict = trained.verified("S-01", variant, out=out)
 
     run = out / "latest"
     assert {path.name for path in run.iterdir()} >= FILES

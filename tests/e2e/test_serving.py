@@ -69,5 +69,5 @@ def production(platform: Platform) -> str:
 
 def kept(trained: Platform, scenario: str, variant: str) -> dict[str, Any]:
     """Run it; the promises by id."""
-    arguments = ("verify", ENVIRONMENT, "--scenario", scenario, "--variant", variant)
-    return {promise["id"]: promise for promise in trained.kept(*arguments, out=trained.runs / scenario)["promises"]}
+    verdict = trained.verified(scenario, variant, out=trained.runs / scenario)
+    return {promise["id"]: promise for promise in verdict["promises"]}
