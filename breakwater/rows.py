@@ -11,7 +11,7 @@ from typing import Final
 from breakwater.verification import ControlResult
 from experiments.checkers.finding import Verdict
 from experiments.commit import commit
-from experiments.controls.catalogue import expectations
+from experiments.controls.catalogue import beside, expectations
 from experiments.run import Order
 from experiments.verdict import Judgement
 
@@ -29,6 +29,8 @@ KILL_COLUMNS: Final = (
 
 CONTROL_COLUMNS: Final = ("day", "commit", "control", "promise", "must_be", "is", "measured", "target", "detected")
 """`detected` is of the control as a whole: whether nothing at all was said otherwise than it must be."""
+ANY: Final = "any"
+"""Of a promise that depends on time and was broken beside the defect: nothing must be said of it."""
 
 
 def run_row(judgement: Judgement, number: int) -> Mapping[str, object]:
@@ -83,20 +85,25 @@ def kill_row(judgement: Judgement) -> Mapping[str, object]:
 
 
 def control_rows(result: ControlResult) -> Sequence[Mapping[str, object]]:
-    """One row for each promise that the control names; what was not measured stays empty."""
-    judgement = result.finished.judgement
+    """One row for each promise that the control names, and for each that was broken beside its defect (`any`).
+
+    What was not measured stays empty.
+    """
+    control, judgement = result.control, result.finished.judgement
+    named = [(entry, must_be.value) for entry, must_be in expectations(control, judgement)]
+    others = [(entry, ANY) for entry in beside(control, judgement) if entry.promise.id not in control.expected]
     return [
         {
             **_origin(judgement),
-            "control": result.control.name,
+            "control": control.name,
             "promise": entry.promise.id,
-            "must_be": must_be.value,
+            "must_be": must_be,
             "is": entry.finding.verdict.value,
             "measured": _rounded(entry.finding.value),
             "target": f"{entry.promise.compare} {entry.promise.target:g} {entry.promise.unit}",
             "detected": "no" if result.disagreements else "yes",
         }
-        for entry, must_be in expectations(result.control, judgement)
+        for entry, must_be in (*named, *others)
     ]
 
 

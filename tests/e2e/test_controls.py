@@ -73,7 +73,7 @@ def test_a_defect_is_detected(trained: Platform, name: str) -> None:
     assert {promise: promises[promise] for promise in broken} == {name: control.expected[name] for name in broken}
     with (rows / "controls.csv").open(newline="") as lines:
         said = {row["promise"]: row["is"] for row in csv.DictReader(lines)}
-    assert said == {promise: promises[promise] for promise in control.expected}
+    assert said.items() >= {promise: promises[promise] for promise in control.expected}.items()
     # A stored run is judged the same again, from its files alone, and from files that do not tell of the control.
     unnamed = without_the_control(latest.resolve(), control, trained.runs / "unnamed")
     again = json.loads(trained.run("check", str(unnamed), "--json", code=verdict["exit_code"]).stdout)

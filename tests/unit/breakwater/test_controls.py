@@ -49,6 +49,13 @@ def test_each_promise_that_a_control_names_becomes_a_row_under_one_header(tmp_pa
     assert {row["detected"] for row in others} == {"no"}, "what is as it must be does not make a control detected"
 
 
+def test_what_was_broken_beside_the_defect_is_a_row_that_decides_nothing(tmp_path: Path) -> None:
+    append_control(tmp_path / "controls.csv", result("deleted-row", lose=1, frozen_s=(1, 2)))
+    said = {row["promise"]: (row["must_be"], row["is"], row["detected"]) for row in rows(tmp_path / "controls.csv")}
+    assert said["lost-writes"] == ("false", "false", "yes")
+    assert said["predictions"] == ("any", "false", "yes")
+
+
 def test_what_was_not_measured_stays_empty(tmp_path: Path) -> None:
     append_control(tmp_path / "controls.csv", result("no-fault", proven=False, outage_s=0))
     kept = {row["promise"]: row for row in rows(tmp_path / "controls.csv")}
