@@ -31,15 +31,13 @@ def watch_leader(plan: LoadPlan, shard: int, log: EventLog, stop: threading.Even
     client = plan.etcd.client()
     key = leader_key(plan.environment, shard)
     leader: str | None = None
-    revision = 0
     while not stop.is_set():
         try:
-            if (present := client.get(key)) is not None:
-                revision = present.mod_revision + 1
-                if present.value != leader:
-                    leader = present.value
-                    log.append(Event.now(SOURCE, "leader_set", leader, shard=shard, revision=present.mod_revision))
-            for change in client.watch(key, start_revision=revision, stop=stop):
+            present, revision = client.get_at(key)
+            if present is not None and present.value != leader:
+                leader = present.value
+                log.append(Event.now(SOURCE, "leader_set", leader, shard=shard, revision=present.mod_revision))
+            for change in client.watch(key, start_revision=revision + 1, stop=stop):
                 if change.kind == "delete":
                     log.append(Event.now(SOURCE, "leader_deleted", leader, shard=shard, revision=change.revision))
                     leader = None

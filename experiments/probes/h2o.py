@@ -89,23 +89,29 @@ def watch_epoch(plan: LoadPlan, log: EventLog, stop: threading.Event) -> None:
     """Append `epoch` for each generation that is raised; one that was there before is none."""
     client = plan.etcd.client()
     key = epoch_key(plan.environment)
-    generation: int | None = None
+    known: int | None = None
     while not stop.is_set():
         try:
-            present = client.get(key)
-            if generation is None:
-                generation = 0 if present is None else int(json.loads(present.value)["generation"])
-            revision = 0 if present is None else present.mod_revision
-            for change in client.watch(key, start_revision=revision, stop=stop):
-                if change.kind != "put":
-                    continue
-                epoch = json.loads(change.kv.value)
-                if epoch["generation"] > generation:
-                    generation = epoch["generation"]
-                    log.append(Event.now(SOURCE, "epoch", None, generation=generation, reason=epoch["reason"]))
+            present, revision = client.get_at(key)
+            if known is None:
+                known = 0 if present is None else int(json.loads(present.value)["generation"])
+            elif present is not None:
+                known = _note(present.value, known, log)
+            for change in client.watch(key, start_revision=revision + 1, stop=stop):
+                if change.kind == "put":
+                    known = _note(change.kv.value, known, log)
         except EtcdError:
             stop.wait(RETRY_S)
     client.close()
+
+
+def _note(value: str, known: int, log: EventLog) -> int:
+    """The generation known after this value; an event if it is a newer one."""
+    epoch = json.loads(value)
+    if epoch["generation"] <= known:
+        return known
+    log.append(Event.now(SOURCE, "epoch", None, generation=epoch["generation"], reason=epoch["reason"]))
+    return int(epoch["generation"])
 
 
 def watchers(plan: LoadPlan, log: EventLog, stop: threading.Event) -> list[Watcher]:

@@ -22,14 +22,12 @@ def watch_pointer(plan: LoadPlan, log: EventLog, stop: threading.Event) -> None:
     """Append `pointer` with version and generation, the present one first and then each move."""
     client = plan.etcd.client()
     key = f"/breakwater/{plan.environment}/models/{MODEL_NAME}/pointer"
-    revision, known = 0, 0
+    known = 0
     while not stop.is_set():
         try:
-            present = client.get(key)
-            found = [] if present is None else [present.value]
-            revision = 0 if present is None else present.mod_revision + 1
-            known = _note(found, known, log)
-            for change in client.watch(key, start_revision=revision, stop=stop):
+            present, revision = client.get_at(key)
+            known = _note([] if present is None else [present.value], known, log)
+            for change in client.watch(key, start_revision=revision + 1, stop=stop):
                 known = _note([change.kv.value] if change.kind == "put" else [], known, log)
         except EtcdError:
             stop.wait(RETRY_S)

@@ -8,10 +8,10 @@ import threading
 from collections.abc import Callable, Iterable
 
 from services.contracts.shards import leader_key, patroni_namespace
-from services.coordination.etcd import EtcdClient, EtcdError
+from services.coordination.etcd import EtcdClient, EtcdError, HistoryCompacted
 
 RETRY_S = 1.0
-"""Pause before a watch that etcd ended (its history compacted away) is begun again."""
+"""Pause before a watch that etcd refused is begun again."""
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,8 @@ class LeaderWatch:
                     shard = self._shards.get(event.kv.key)
                     if shard is not None and event.kind == "put" and not self._stop.is_set():
                         loop.call_soon_threadsafe(self._elected, shard)
+            except HistoryCompacted:
+                continue  # nothing changed for as long as etcd remembers
             except EtcdError as error:
                 logger.warning("the watch of %s ended, beginning again: %s", self._prefix, error)
                 self._stop.wait(RETRY_S)

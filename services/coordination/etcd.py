@@ -19,6 +19,7 @@ from services.coordination.messages import (
     EtcdOutcomeUnknown,
     EtcdUnavailable,
     Get,
+    HistoryCompacted,
     KeyValue,
     LeaseGone,
     Op,
@@ -49,6 +50,7 @@ __all__ = [
     "EtcdOutcomeUnknown",
     "EtcdUnavailable",
     "Get",
+    "HistoryCompacted",
     "KeyValue",
     "LeaseGone",
     "Op",
@@ -120,6 +122,15 @@ class EtcdClient:
         kvs = key_values(self._call("kv/range", {"key": encode(key)}, repeatable=True))
         return kvs[0] if kvs else None
 
+    def get_at(self, key: str) -> tuple[KeyValue | None, int]:
+        """The key, and the store's revision when it was read: a watch from the next one misses nothing.
+
+        Not the key's own revision, which etcd forgets once the key has not changed for an hour.
+        """
+        answer = self.transact((), (Get(key),))
+        kvs = answer.results[0].kvs
+        return (kvs[0] if kvs else None), answer.revision
+
     def get_prefix(self, prefix: str) -> list[KeyValue]:
         body = {"key": encode(prefix), "range_end": prefix_end(prefix)}
         return list(key_values(self._call("kv/range", body, repeatable=True)))
@@ -174,7 +185,8 @@ class EtcdClient:
     ) -> Iterator[WatchEvent]:
         """Changes of a key, or of all keys with this prefix, from `start_revision` (0: from now) until `stop` is set.
 
-        Reconnects by itself and resumes at the next revision. Raises EtcdError when that revision was compacted away.
+        Reconnects by itself and resumes at the next revision. Raises HistoryCompacted when etcd has forgotten that one:
+        also when nothing changed for as long as it remembers.
         """
         create: dict[str, Any] = {"key": encode(key)}
         if prefix:
@@ -214,7 +226,7 @@ class EtcdClient:
         result: Mapping[str, Any] = message["result"]
         if result.get("canceled"):
             if int(result.get("compact_revision", 0)):
-                raise EtcdError(
+                raise HistoryCompacted(
                     f"etcd compacted the history that a watch of {key} asked for (oldest revision left: "
                     f"{result['compact_revision']}): read the keys and watch from their revision"
                 )

@@ -20,6 +20,10 @@ class EtcdOutcomeUnknown(EtcdUnavailable):
     """A change was sent and not answered: it may be applied already, later, or never. Read before trying again."""
 
 
+class HistoryCompacted(EtcdError):
+    """The changes that a watch asked for are forgotten by now: read the keys again and watch from there."""
+
+
 class LeaseGone(EtcdError):
     """The lease ran out or was revoked, and its keys with it."""
 

@@ -13,16 +13,22 @@ TRIGGER: Final = "order"
 
 Status = Literal["INITIAL", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"]
 
-# An order waits for the run before it; a run waits for its blocks. Neither waits long while nothing else is under way.
+# An order waits for the run before it; a run waits for its blocks. Neither waits long while nothing else is under way:
+# whatever was under way last, of this run or of another that has ended since, is where the waiting began.
 # created_at and updated_at are when Mage's transaction began, which for a block's end can be the block's beginning.
 IDLE: Final = """
     select coalesce(extract(epoch from now() - max(since)), 0)::float8 from (
-        select greatest(r.created_at, r.started_at, max(b.created_at), max(b.started_at), max(b.completed_at)) as since
+        select greatest(
+            r.created_at, r.started_at, r.completed_at, max(b.created_at), max(b.started_at), max(b.completed_at),
+            case when r.status not in ('INITIAL', 'RUNNING') then r.updated_at end
+        ) as since
         from pipeline_run r left join block_run b on b.pipeline_run_id = r.id
-        where r.pipeline_uuid = %(pipeline)s and r.status in ('INITIAL', 'RUNNING')
+        where r.pipeline_uuid = %(pipeline)s
         group by r.id
-    ) waiting
-    where not exists (
+    ) known
+    where exists (
+        select 1 from pipeline_run r where r.pipeline_uuid = %(pipeline)s and r.status in ('INITIAL', 'RUNNING')
+    ) and not exists (
         select 1 from pipeline_run r join block_run b on b.pipeline_run_id = r.id
         where r.pipeline_uuid = %(pipeline)s and r.status = 'RUNNING' and b.status = 'RUNNING'
     )

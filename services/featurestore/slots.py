@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from services.contracts.shards import ShardEndpoints
 from services.contracts.slots import SlotMap, slots_key
-from services.coordination.etcd import Compare, EtcdClient, EtcdError, Get, Put
+from services.coordination.etcd import Compare, EtcdClient, EtcdError, Put
 from services.featurestore.errors import SlotMapError
 from services.featurestore.sessions import transaction
 
@@ -110,12 +110,10 @@ class SlotMapReader:
             self._thread.join()
 
     def _read(self) -> int:
-        # A transaction answers with the store's present revision. Watching from the key's own revision would fail as
-        # soon as etcd has compacted its history past the last change of the map.
-        answer = self._etcd.transact([], [Get(self._key)])
-        for found in answer.results[0].kvs:
+        found, revision = self._etcd.get_at(self._key)
+        if found is not None:
             self._accept(found.value)
-        return answer.revision
+        return revision
 
     def _follow(self, revision: int) -> None:
         while not self._stop.is_set():

@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from services.coordination.etcd import EtcdClient, EtcdError, Get, KeyValue
+from services.coordination.etcd import EtcdClient, EtcdError, KeyValue
 from services.coordination.messages import WatchEvent
 from services.h2o.decision import Process, State
 from services.h2o.errors import StateUnreadable
@@ -196,7 +196,7 @@ class StateWatch:
         while not self._stop.is_set():
             try:
                 # its revision says from where to follow: what comes between the two reads is replayed
-                marker = self._client.transact((), (Get(self.keys.epoch),)).revision
+                _, marker = self._client.get_at(self.keys.epoch)
                 snapshot = read(self._client, self.keys)
                 self._publish(snapshot)
                 for event in self._client.watch(

@@ -15,11 +15,12 @@ from services.coordination.etcd import (
     EtcdError,
     EtcdUnavailable,
     Get,
+    HistoryCompacted,
     KeyValue,
     Op,
 )
 
-# Pause before reading a scope again when etcd did not answer or forgot its history, seconds.
+# Pause before reading a scope again when etcd did not answer, seconds.
 RETRY_S = 0.2
 
 
@@ -94,6 +95,8 @@ class LeadershipWatch:
                         self._publish(view := replace(view, member=kv))
                     elif event.kv.key == self._keys.config:
                         self._publish(view := replace(view, maintenance=_paused(kv)))
+            except HistoryCompacted:
+                continue  # etcd answers; it only forgot what was before the next read
             except EtcdError as error:
                 if not away:
                     self._report_away(error)

@@ -13,6 +13,7 @@ from services.coordination.etcd import (
     EtcdError,
     EtcdUnavailable,
     Get,
+    HistoryCompacted,
     LeaseGone,
     Put,
 )
@@ -103,6 +104,37 @@ def test_a_watch_replays_from_a_revision_and_then_follows(client: EtcdClient) ->
         ("put", "/watch/end"),
     ]
     assert [event.revision for event in seen] == list(range(first, first + 4))
+
+
+def test_a_key_that_has_not_changed_for_long_is_followed_from_where_it_was_read(
+    client: EtcdClient, cluster: EtcdCluster
+) -> None:
+    assert client.get_at("/old/none")[0] is None
+    written = client.put("/old/key", "1")
+    cluster.forget()
+    with pytest.raises(HistoryCompacted, match="oldest revision left"):
+        next(client.watch("/old/key", start_revision=written, stop=threading.Event()))
+    found, revision = client.get_at("/old/key")
+    assert found is not None
+    assert (found.value, found.mod_revision) == ("1", written)
+    assert revision > written
+    with followed(client, "/old/key", start_revision=revision + 1) as seen:
+        client.put("/old/key", "2")
+        wait_for(seen, "2")
+    assert len(seen) == 1
+
+
+def test_a_watch_of_what_never_changes_says_when_its_history_is_forgotten(
+    client: EtcdClient, cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.coordination.etcd.WATCH_IDLE_S", 0.3)
+    _, revision = client.get_at("/old/idle")
+    watching = client.watch("/old/idle", start_revision=revision + 1, stop=threading.Event())
+    forgetting = threading.Timer(0.5, cluster.forget)
+    forgetting.start()
+    with pytest.raises(HistoryCompacted):
+        next(watching)
+    forgetting.join()
 
 
 def test_a_watch_ends_when_told(client: EtcdClient) -> None:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from experiments.probes import commands
-from services.contracts.events import Event, read_events
+from experiments.probes.h2o import epoch_key, watch_epoch
+from experiments.probes.models import watch_pointer
+from loadtests.plan import LoadPlan
+from services.contracts.events import Event, EventLog, read_events
+from services.contracts.flights import MODEL_NAME
 from services.contracts.shards import leader_key
 from services.coordination.etcd import EtcdClient
 from tests.integration.coordination.etcd_cluster import EtcdCluster
@@ -28,6 +36,7 @@ PROBES = ("postgres", "etcd", "machine")
 SEEN_WITHIN_S = 20.0
 """Patience of a test on a busy machine; no promise."""
 RATES = {"write": 1.0}
+POINTER = f"/breakwater/test/models/{MODEL_NAME}/pointer"
 
 
 @pytest.fixture
@@ -109,6 +118,7 @@ def test_a_leader_key_is_seen_when_it_goes_and_comes(tmp_path: Path) -> None:
         client = EtcdClient(cluster.clients)
         key = leader_key("test", 0)
         client.put(key, "shard-0-0")
+        cluster.forget()  # in an environment that is older than an hour that is the rule
         probe = subprocess.Popen(commands(PROBES, path)[1])
         try:
             eventually(plan.event_log, "etcd", "leader_set", lambda e: e.member == "shard-0-0")
@@ -123,6 +133,41 @@ def test_a_leader_key_is_seen_when_it_goes_and_comes(tmp_path: Path) -> None:
             end(probe)
         sets = [event for event in read_events(plan.event_log) if event.kind == "leader_set"]
         assert [event.member for event in sets] == ["shard-0-0", "shard-0-1"]
+
+
+@pytest.mark.parametrize(
+    ("follow", "event", "key", "later"),
+    [
+        (watch_epoch, ("h2o", "epoch"), epoch_key("test"), {"generation": 4, "reason": "process_exited"}),
+        (watch_pointer, ("models", "pointer"), POINTER, {"generation": 4, "version": "v4"}),
+    ],
+    ids=["epoch", "pointer"],
+)
+def test_what_has_not_changed_for_long_is_followed_all_the_same(
+    tmp_path: Path,
+    follow: Callable[[LoadPlan, EventLog, threading.Event], None],
+    event: tuple[str, str],
+    key: str,
+    later: dict[str, Any],
+) -> None:
+    with EtcdCluster(tmp_path / "etcd", 1) as cluster, closing(EtcdClient(cluster.clients)) as client:
+        server = PostgresServer(tmp_path, "shard-0-0", "never started")
+        etcd = etcd_at(*cluster.clients)
+        _, plan = write_plan(tmp_path, [server.endpoints(0)], rates=RATES, seconds=120, etcd=etcd, environment="test")
+        client.put(key, json.dumps({**later, "generation": 3}))
+        cluster.forget()
+        log, stop = EventLog(plan.event_log), threading.Event()
+        watcher = threading.Thread(target=follow, args=(plan, log, stop))
+        watcher.start()
+        try:
+            time.sleep(1.0)
+            client.put(key, json.dumps(later))
+            source, kind = event
+            seen = eventually(plan.event_log, source, kind, lambda e: e.data["generation"] == 4)
+        finally:
+            stop.set()
+            watcher.join()
+    assert seen.data == later
 
 
 def test_a_new_leader_of_etcd_itself_is_seen(tmp_path: Path) -> None:

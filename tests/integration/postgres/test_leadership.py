@@ -1,7 +1,6 @@
 """Giving a leadership back, against a real etcd: exactly what was seen is deleted, or nothing is."""
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -146,28 +145,44 @@ def test_etcd_away_leaves_it_undecided() -> None:
     assert outcome.sent is False
 
 
+def test_forgotten_history_is_no_outage(
+    client: EtcdClient, servers: EtcdCluster, seen: Leadership, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.coordination.etcd.WATCH_IDLE_S", 0.3)
+    away: list[Exception] = []
+    watch = LeadershipWatch(EtcdClient(servers.clients), KEYS, away.append)
+    watch.start()
+    wait_for(watch, seen)
+    servers.forget()
+    time.sleep(1.0)  # it is silent, so the watch was opened again
+    client.delete(KEYS.leader)
+    wait_for(watch, replace(seen, leader=None))
+    watch.stop()
+    assert away == []
+
+
+def wait_for(watch: LeadershipWatch, view: Leadership) -> None:
+    deadline = time.monotonic() + 10
+    while watch.view != view:
+        assert time.monotonic() < deadline, f"{watch.view} is not {view}"
+        time.sleep(0.01)
+
+
 def test_the_watch_follows_who_leads_and_whether_it_is_paused(
     client: EtcdClient, servers: EtcdCluster, seen: Leadership
 ) -> None:
     away: list[Exception] = []
     watch = LeadershipWatch(EtcdClient(servers.clients), KEYS, away.append)
     watch.start()
-
-    def wait_for(view: Leadership) -> None:
-        deadline = time.monotonic() + 10
-        while watch.view != view:
-            assert time.monotonic() < deadline, f"{watch.view} is not {view}"
-            threading.Event().wait(0.01)
-
-    wait_for(seen)
+    wait_for(watch, seen)
     watch.acknowledge()
     client.put(KEYS.config, '{"pause": true}')
-    wait_for(replace(seen, maintenance=True))
+    wait_for(watch, replace(seen, maintenance=True))
     client.put(KEYS.config, "{}")
     client.delete(KEYS.member)
     client.put(KEYS.leader, "shard-7-2")
-    wait_for(Leadership(leader(client), None, False))
+    wait_for(watch, Leadership(leader(client), None, False))
     client.delete(KEYS.leader)
-    wait_for(Leadership(None, None, False))
+    wait_for(watch, Leadership(None, None, False))
     watch.stop()
     assert away == []
