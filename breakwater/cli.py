@@ -310,13 +310,6 @@ def check(run_dir: Path, quiet: bool, as_json: bool) -> None:
 @click.argument("environment")
 @click.argument("names", nargs=-1)
 @click.option("--seed", default=None, type=click.IntRange(0))
-@click.option(
-    "--share",
-    default=1.0,
-    show_default=True,
-    type=click.FloatRange(0.5, 1),
-    help="Of the scenarios' load, for a machine that is slower than it is meant for.",
-)
 @click.option("--out", default="runs/controls", show_default=True, type=click.Path(path_type=Path, file_okay=False))
 @click.option(
     "--rows",
@@ -325,7 +318,7 @@ def check(run_dir: Path, quiet: bool, as_json: bool) -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of controls.csv: a row for each promise that a control names.",
 )
-def controls(environment: str, names: tuple[str, ...], seed: int | None, share: float, out: Path, rows: Path) -> None:
+def controls(environment: str, names: tuple[str, ...], seed: int | None, out: Path, rows: Path) -> None:
     """Put known defects in and see that the suite detects each. Exit code 0 when it does."""
     from breakwater import verification
     from breakwater.rows import append_control
@@ -353,7 +346,6 @@ def controls(environment: str, names: tuple[str, ...], seed: int | None, share: 
             environment,
             names,
             seed=verification.new_seed() if seed is None else seed,
-            share=share,
             out=out.resolve(),
             begin=lambda control: steps.begin(control.name, control.title),
             done=done,

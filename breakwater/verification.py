@@ -110,15 +110,11 @@ def controls(
     names: Sequence[str],
     *,
     seed: int,
-    share: float,
     out: Path,
     done: Callable[[ControlResult], None],
     begin: Callable[[Control], None],
 ) -> list[ControlResult]:
-    """Run the scenario of each seeded defect once with it and compare what the suite says with what it must say.
-
-    `share` of the scenarios' load is sent.
-    """
+    """Run the scenario of each seeded defect once with it and compare what the suite says with what it must say."""
     known = {control.name: control for control in CONTROLS}
     unknown = sorted(set(names) - set(known))
     if unknown:
@@ -129,14 +125,12 @@ def controls(
         if names and control.name not in names:
             continue
         begin(control)
-        scenario = shortened(find_scenario(control.scenario))
         order = runs.Order(
             environment=environment,
-            scenario=seeded(scenario, control),
+            scenario=seeded(shortened(find_scenario(control.scenario)), control),
             variant=control.variant,
             seed=draw.randrange(10_000),
             out=out / control.name,
-            rate=share * scenario.breakwater.load.rates.predict,
         )
         finished = verify(order)
         result = ControlResult(control, finished, disagreements(control, finished.judgement))

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.e2e.conftest import PROOF_S, Platform
+from tests.e2e.conftest import ENVIRONMENT, PROOF_S, Platform
 
 pytestmark = pytest.mark.e2e
 
@@ -24,6 +24,10 @@ FILES = {
     "report.html",
 }
 
+RATE = "80"
+"""Predictions a second, the rest in scale: four fifths of the scenario's load, for a slower machine than its rates are
+meant for. A recovery is timed by fifty writes that come every 20 ms at most, on the average: with two thirds of the
+load (17 ms) one run in ten had too few of them, by chance. What the full load shows is in docs/results."""
 LOADS = re.compile(r"""\b(?:src|srcset|href|action|data)\s*=\s*["']?(?!["']?#)[^\s>]+|url\([^)]*\)|@import[^;]*""")
 
 
@@ -37,7 +41,7 @@ def loaded_from(page: str) -> list[str]:
 @pytest.mark.parametrize("variant", ["server-killed", "member-killed"])
 def test_s01_keeps_its_promises(trained: Platform, variant: str) -> None:
     out = trained.runs / "s01"
-    verdict = trained.verified("S-01", variant, out=out)
+    verdict = trained.kept("verify", ENVIRONMENT, "--scenario", "S-01", "--variant", variant, "--rate", RATE, out=out)
 
     run = out / "latest"
     assert {path.name for path in run.iterdir()} >= FILES

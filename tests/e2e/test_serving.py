@@ -69,5 +69,6 @@ def production(platform: Platform) -> str:
 
 def kept(trained: Platform, scenario: str, variant: str) -> dict[str, Any]:
     """Run it; the promises by id."""
-    verdict = trained.verified(scenario, variant, out=trained.runs / scenario)
+    arguments = ("verify", ENVIRONMENT, "--scenario", scenario, "--variant", variant)
+    verdict = trained.kept(*arguments, out=trained.runs / scenario)
     return {promise["id"]: promise for promise in verdict["promises"]}
