@@ -338,7 +338,8 @@ def controls(environment: str, names: tuple[str, ...], seed: int | None, out: Pa
         for line in result.disagreements:
             steps.note_line(f"    {escape(line)}")
         for entry in beside(result.control, judgement):
-            steps.note_line(f"    [dim]beside it, by the defect or the machine: {escape(entry.finding.reason)}[/]")
+            said = f"{entry.promise.id} is false beside it, by the defect or the machine: {entry.finding.reason}"
+            steps.note_line(f"    [dim]{escape(said)}[/]")
         append_control(rows / "controls.csv", result)
 
     with runtime.locked(plan), Steps() as steps:

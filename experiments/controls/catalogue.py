@@ -34,6 +34,7 @@ HOT_FLIGHTS: Final = 20
 """Of S-02: all of their keys die at once, and each is asked for 50 times in the 2 s that are left of a short fault."""
 
 TIMED_NAMES: Final = frozenset(checker.__name__ for checker in TIMED)
+"""As promises name their checkers."""
 
 Place = Literal["before", "after", "instead"]
 Arguments = Mapping[str, Any]

@@ -90,7 +90,7 @@ class H2ONode:
         # A client each: threads that write must not wait for each other's dead server.
         self._agent = Agent(config.name, server, self._etcd(), self._watch, events)
         self._keeper = Keeper(config.name, nodes, self._etcd(), self._watch, events)
-        self._asked = self._etcd()
+        self._ready_client = self._etcd()
         self._readiness = ReadinessServer(self._own.host, config.status_port, ready=self.obstacle, status=self.status)
 
     def run(self) -> None:
@@ -117,7 +117,7 @@ class H2ONode:
         The keeper's word goes with its lease, so etcd is asked anew: what a watch heard last may be out of date.
         """
         try:
-            return self._obstacle(read(self._asked, self._keys))
+            return self._obstacle(read(self._ready_client, self._keys))
         except EtcdError as error:
             return f"whether the cloud is whole is not known: {error}"
         except StateUnreadable as error:

@@ -28,6 +28,7 @@ SEEDS = (7, 8, 9)
 """A disk or a processor that nobody gets for a while keeps a run from proving anything: then the question is asked
 again. Only then: a broken promise is never asked twice."""
 WEATHER = {(checker.__name__, "false") for checker in LATENCIES}
+"""Checkers and what they may say without failing a test."""
 PROOF_S = len(SEEDS) * COMMAND_S
 H2O_S = 90.0
 STACK = f"""

@@ -18,13 +18,15 @@ from typing import Any
 import pytest
 
 from experiments.probes import commands
-from experiments.probes.h2o import epoch_key, watch_epoch
+from experiments.probes.h2o import watch_epoch
 from experiments.probes.models import watch_pointer
 from loadtests.plan import LoadPlan
 from services.contracts.events import Event, EventLog, read_events
 from services.contracts.flights import MODEL_NAME
 from services.contracts.shards import leader_key
 from services.coordination.etcd import EtcdClient
+from services.h2o.state import Keys
+from services.registry.announced import pointer_key
 from tests.integration.coordination.etcd_cluster import EtcdCluster
 from tests.integration.loadtests.plans import etcd_at, write_plan
 from tests.integration.loadtests.postgres_server import DATABASE, PostgresServer
@@ -36,7 +38,6 @@ PROBES = ("postgres", "etcd", "machine")
 SEEN_WITHIN_S = 20.0
 """Patience of a test on a busy machine; no promise."""
 RATES = {"write": 1.0}
-POINTER = f"/breakwater/test/models/{MODEL_NAME}/pointer"
 
 
 @pytest.fixture
@@ -138,8 +139,8 @@ def test_a_leader_key_is_seen_when_it_goes_and_comes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("follow", "event", "key", "later"),
     [
-        (watch_epoch, ("h2o", "epoch"), epoch_key("test"), {"generation": 4, "reason": "process_exited"}),
-        (watch_pointer, ("models", "pointer"), POINTER, {"generation": 4, "version": "v4"}),
+        (watch_epoch, ("h2o", "epoch"), Keys.of("test").epoch, {"generation": 4, "reason": "process_exited"}),
+        (watch_pointer, ("models", "pointer"), pointer_key("test", MODEL_NAME), {"generation": 4, "version": "v4"}),
     ],
     ids=["epoch", "pointer"],
 )
