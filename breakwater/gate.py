@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
-import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,8 +14,8 @@ import click
 from breakwater.console import out as console
 
 if TYPE_CHECKING:
-    from experiments.gate.facts import ConsensusTrial, Facts, Handshake, Heap, Known, PolicyCheck, Training
-    from infra.environment import Environment
+    from experiments.gate.facts import ConsensusTrial, Fact, Facts, Handshake, Heap, Known, PolicyCheck, Training
+    from infra.environment import Edge
     from infra.topology import Topology
 
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
@@ -25,6 +23,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 EVIDENCE: Final = "gate"
 """Below the directory of runs: one result for each environment, which production's gate reads as evidence."""
 STAGING: Final = "staging"
+UNNAMED_EDGE: Final = "the edge is not known: give --edge HOST:PORT and --ca FILE"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -69,12 +68,12 @@ def gate(
     now = datetime.datetime.now(datetime.UTC)
     here = commit()
     waivers = read_waivers(project / WAIVERS_FILE, [item.id for item in ITEMS], now.date())
-    address = _address(edge, ca_file)
+    named = _edge(edge, ca_file)
     staging = None
     if environment == "production":
         evidence = runs / EVIDENCE / f"{STAGING}.json"
         staging = Staging(evidence, GateFile.read(evidence), manifests.subject(topology_of(STAGING), here))
-    facts = _facts(project, topology, here, now, runs=runs, junit=junit, max_age_days=max_age, address=address)
+    facts = _facts(project, topology, here, now, runs=runs, junit=junit, max_age_days=max_age, edge=named)
     judgement = judge_gate(facts, manifests.subject(topology, here), now, waivers=waivers, staging=staging)
     judgement.write(runs / EVIDENCE / f"{environment}.json")
     if report is not None:
@@ -89,15 +88,17 @@ def gate(
     sys.exit(judgement.exit_code)
 
 
-def _address(edge: str | None, ca_file: Path | None) -> tuple[str, int, Path] | None:
-    if edge is None and ca_file is None:
+def _edge(address: str | None, ca_file: Path | None) -> Edge | None:
+    if address is None and ca_file is None:
         return None
-    if edge is None or ca_file is None:
+    if address is None or ca_file is None:
         raise click.UsageError("--edge and --ca go together")
-    host, _, port = edge.rpartition(":")
+    host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 2**16:
-        raise click.BadParameter(f"{edge!r} is not HOST:PORT", param_hint="--edge")
-    return host, int(port), ca_file
+        raise click.BadParameter(f"{address!r} is not HOST:PORT", param_hint="--edge")
+    from infra.environment import Edge
+
+    return Edge(f"https://{host}:{port}", ca_file)
 
 
 def _facts(
@@ -109,7 +110,7 @@ def _facts(
     runs: Path,
     junit: Path,
     max_age_days: float,
-    address: tuple[str, int, Path] | None,
+    edge: Edge | None,
 ) -> Facts:
     from breakwater import verification
     from experiments.archive import archive
@@ -123,7 +124,7 @@ def _facts(
     )
     planned = [heap for found, each in objects.items() for heap in manifests.rendered_heaps(found, each)]
     kept = archive(runs)
-    handshakes, heaps, consensus, training = _running(topology, address, planned)
+    handshakes, heaps, consensus, training = _running(topology, edge, planned)
     return Facts(
         commit=commit,
         max_age_days=max_age_days,
@@ -143,42 +144,44 @@ def _facts(
 
 
 def _running(
-    topology: Topology, address: tuple[str, int, Path] | None, planned: list[Heap]
+    topology: Topology, edge: Edge | None, planned: list[Heap]
 ) -> tuple[Known[tuple[Handshake, ...]], Known[tuple[Heap, ...]], Known[ConsensusTrial], Known[Training]]:
-    """What only a running environment shows."""
-    from experiments.gate.collect import handshake, running, stored
+    """What only a running environment shows; of production that is its edge alone."""
+    from experiments.gate.collect import handshake, running
     from experiments.gate.facts import Missing
-    from infra.environment import EnvironmentFault
+    from infra.stack import locked
+
+    if topology.environment == "production":
+        looked = Missing("production is only looked at: its gate takes staging's evidence")
+        shakes = _known(lambda: handshake.handshakes(edge) if edge else Missing(UNNAMED_EDGE))
+        return shakes, looked, looked, looked
+    with locked(topology.environment) as environment:
+        return (
+            _known(lambda: handshake.handshakes(edge or environment.endpoints().edge)),
+            _known(lambda: (*planned, *running.running_heaps(environment, topology))),
+            _known(lambda: running.consensus_trial(environment, topology)),
+            _training(topology),
+        )
+
+
+def _training(topology: Topology) -> Known[Training]:
+    from experiments.gate.collect import stored
+    from experiments.gate.facts import Missing
+    from infra.stack import local_plan
     from services.contracts.training import TRAINING_FILE
 
-    shakes: Known[tuple[Handshake, ...]] = Missing("the edge is not known: give --edge HOST:PORT and --ca FILE")
-    if address is not None:
-        shakes = handshake.handshakes(*address)
+    name = topology.environment
     if topology.runtime != "local":
-        why = Missing(f"{topology.environment} runs on {topology.runtime}, where this is not examined yet")
-        return shakes, why, why, why
-    with _opened(topology.environment) as (environment, state, edge):
-        if address is None:
-            shakes = handshake.handshakes(*edge)
-        try:
-            heaps = running.running_heaps(environment, topology)
-            victim = secrets.choice([member.name for member in environment.members("h2o")])
-            consensus = running.consensus_trial(environment, topology, victim)
-        except EnvironmentFault as error:
-            heaps = consensus = Missing(str(error))
-        if not isinstance(heaps, Missing):
-            heaps = (*planned, *heaps)
-        return shakes, heaps, consensus, stored.last_training(state / TRAINING_FILE, topology.postgres.shards)
+        return Missing(f"{name} runs on {topology.runtime}, where trainings leave no record that can be read from here")
+    return stored.last_training(local_plan(name).state / TRAINING_FILE, topology.postgres.shards)
 
 
-@contextlib.contextmanager
-def _opened(name: str) -> Iterator[tuple[Environment, Path, tuple[str, int, Path]]]:
-    """A local environment, locked while it is examined: it, its state's directory, its edge."""
-    from infra.local import runtime
-    from infra.local.plan import LOOPBACK
-    from infra.stack import local_plan, open_environment
+def _known(ask: Callable[[], Known[Fact]]) -> Known[Fact]:
+    """What is asked for, or why an environment could not say it."""
+    from experiments.gate.facts import Missing
+    from infra.environment import EnvironmentFault
 
-    plan = local_plan(name)
-    with runtime.locked(plan):
-        port = plan.of("edge")[0].port
-        yield open_environment(name), plan.state, (LOOPBACK, port, plan.ca_file)
+    try:
+        return ask()
+    except EnvironmentFault as error:
+        return Missing(str(error))

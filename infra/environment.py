@@ -18,8 +18,11 @@ Struck = Scope | Literal["loop", "keys", "network", "leadership", "model"]
 """What of a member a fault struck; `loop`: a replica's event loop, which runs on; `keys`: what a cache holds;
 `network`: its ways to the others; `leadership`: that it led its shard; `model`: what the replicas score with."""
 
-Capability = Literal["kill", "hold", "stop", "pause", "isolate", "switchover", "block-loop", "restart", "train"]
-"""`restart`: every member in turn, in good order; `train`: a small model that is put into no production."""
+Capability = Literal[
+    "kill", "kill-jvm", "hold", "stop", "pause", "isolate", "switchover", "block-loop", "restart", "train"
+]
+"""`kill-jvm`: an H2O node's JVM alone, its agent lives on; `restart`: every member in turn, in good order; `train`: a
+small model that is put into no production."""
 
 
 class EnvironmentFault(Exception):
@@ -53,8 +56,7 @@ class PodId:
 class Member:
     """One running instance with its helpers. `pid` is its main process on this machine, None when down or remote.
 
-    `agent_port` is where a replica's watchdog answers the edge, and where an H2O node tells its readiness; others have
-    none.
+    `agent_port` is where a replica's watchdog answers the edge; others have none.
     """
 
     name: str
@@ -141,6 +143,14 @@ class ShardState:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeAnswer:
+    """What an H2O node said of itself: HTTP's status, and the JSON object (services/coordination/readiness.py)."""
+
+    status: int
+    said: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """One member's line in `status`. `lag_bytes` is what a replica has yet to receive."""
 
@@ -182,6 +192,13 @@ class Environment(Protocol):
 
     def metrics(self, member: str) -> str | None:
         """What an API replica has counted, in Prometheus' text form; None when it does not answer."""
+        ...
+
+    def h2o_answers(self, path: Literal["/ready", "/status"]) -> Mapping[str, NodeAnswer | None]:
+        """What each H2O node answers at this moment, by member; None for one that gave no answer.
+
+        EnvironmentFault where nobody can be asked.
+        """
         ...
 
     def shard_state(self, shard: int) -> ShardState: ...

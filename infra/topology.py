@@ -40,7 +40,7 @@ API_BASE_MB: Final = 384
 CRON: Final = r"^[\d*/,-]+( [\d*/,-]+){4}$"
 """Minute, hour, day of the month, month, day of the week, as numbers."""
 
-STRUCK_IN_PODS: Final = frozenset({"postgres"})
+STRUCK_IN_PODS: Final = frozenset({"postgres", "h2o"})
 """What faults can act on in pods. Of the others experiments outside see the edge's answers at most."""
 
 Component = Literal["etcd", "postgres", "redis", "h2o", "registry", "api", "edge", "mage"]
@@ -292,8 +292,8 @@ class Topology(Model):
         unreached = [component for component in self.chaos.components if component not in STRUCK_IN_PODS]
         if unreached:
             raise ValueError(
-                f"chaos.components names {', '.join(unreached)}: on Kubernetes faults act on postgres alone, whose "
-                "members and leader keys experiments reach; nothing else could be judged there, leave it out"
+                f"chaos.components names {', '.join(unreached)}: on Kubernetes faults act on postgres and h2o, whose "
+                "members experiments reach or can ask; nothing else could be judged there, leave it out"
             )
         needed = self.api.jvm_heap_mb + API_BASE_MB
         if self.kubernetes.sizes.api.memory_mb < needed:

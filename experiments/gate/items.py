@@ -212,7 +212,7 @@ def readiness(facts: Facts) -> Outcome:
     said = f"{trial.killed} killed: {others} not ready within {slowest:.2f} s"
     if not trial.ready_again:
         return Outcome(Verdict.FALSE, f"{said}, but the cloud did not become ready again")
-    return Outcome(Verdict.TRUE, f"{said}, all ready again after its start")
+    return Outcome(Verdict.TRUE, f"{said}, all ready again by themselves")
 
 
 def verified(facts: Facts) -> Outcome:

@@ -8,8 +8,9 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from http import HTTPStatus
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Literal
 
 from infra.environment import (
     Capability,
@@ -19,15 +20,16 @@ from infra.environment import (
     FaultRefused,
     Health,
     Member,
+    NodeAnswer,
     PodId,
     ProcessId,
     Scope,
     ShardState,
 )
-from infra.kubernetes import ask, replica, strike
+from infra.kubernetes import ask, strike, through
 from infra.kubernetes.cluster import Cluster
 from infra.kubernetes.groundwork import runner_rights
-from infra.kubernetes.plan import CHAOS_LABEL, KubernetesPlan
+from infra.kubernetes.plan import API, CHAOS_LABEL, H2O_STATUS, KubernetesPlan
 from infra.kubernetes.pod import COMPONENT, Pod
 from infra.kubernetes.reach import Reach
 from infra.kubernetes.runner import RunnerFiles, write
@@ -143,18 +145,37 @@ class KubernetesEnvironment:
         return None if pod.ready else pod.state()
 
     def metrics(self, member: str) -> str | None:
+        asked = self._pod(member)
+        if asked.address is None or not self.plan.topology.chaos.allows("postgres"):
+            return None
+        (heard,) = self._ask_inside([through.url(asked.address, API, "/metrics")])
+        return heard[1] if heard is not None and heard[0] == HTTPStatus.OK else None
+
+    def h2o_answers(self, path: Literal["/ready", "/status"]) -> Mapping[str, NodeAnswer | None]:
+        if not self.plan.topology.chaos.allows("postgres"):
+            raise EnvironmentFault(
+                f"the nodes of H2O are asked from within a shard's pod, where experiments run commands only if "
+                f"breakwater:chaos of {self.name} has postgres among its components"
+            )
+        addresses = {pod.name: pod.address for pod in self._pods() if pod.component == "h2o" and pod.address}
+        heard = self._ask_inside([through.url(address, H2O_STATUS, path) for address in addresses.values()])
+        said = {name: answer for name, answer in zip(addresses, heard, strict=True) if answer is not None}
+        return {
+            name: NodeAnswer(said[name][0], _object(said[name][1])) if name in said else None
+            for name in self.plan.h2o_members
+        }
+
+    def _ask_inside(self, urls: Sequence[str]) -> list[tuple[int, str] | None]:
         """Asked from within a shard's pod: there alone may experiments run a command. One that a fault took is passed
         over; the last first, since experiments begin with the first shard."""
-        if not self.plan.topology.chaos.allows("postgres"):
-            return None
-        asked, said = self._pod(member), "none of them runs"
+        said = "none of them runs"
         for pod in reversed(self._pods()):
             if pod.shard is not None and not pod.leaving and strike.stands(pod):
                 try:
-                    return replica.metrics(self.cluster, asked, pod)
+                    return through.ask(self.cluster, pod, urls)
                 except EnvironmentFault as error:
                     said = str(error)
-        raise EnvironmentFault(f"{member} cannot be asked from within any member of a shard: {said}")
+        raise EnvironmentFault(f"nothing can be asked from within any member of a shard: {said}")
 
     def wait_ready(self, *, timeout_s: float) -> None:
         end = time.monotonic() + timeout_s
@@ -223,6 +244,8 @@ class KubernetesEnvironment:
 
     def kill(self, member: str, *, scope: Scope, hold: bool) -> FaultProof:
         pod = self._allowed(member)
+        if pod.component == "h2o":
+            return self._take(pod, scope, hold=hold)
         if scope not in {"server", "member"}:
             raise self._cannot(member, f"kill only the {scope} of")
         undo = self._write_undo(member)
@@ -240,6 +263,17 @@ class KubernetesEnvironment:
             undo.unlink()
             proven, evidence = struck.left == 0, f"{struck.left} of {len(struck.processes)} processes are left"
         return FaultProof(member, scope, "SIGKILL", hold, struck.t_ns, struck.processes, proven, evidence, pod=taken)
+
+    def _take(self, pod: Pod, scope: Scope, *, hold: bool) -> FaultProof:
+        """Of H2O a pod is all that can be struck: its set makes the next one at once, which nothing keeps down."""
+        if scope != "member":
+            raise self._cannot(pod.name, f"kill only the {scope} of")
+        if hold:
+            raise self._cannot(pod.name, "keep down")
+        taken = PodId(pod.name, pod.uid)
+        t_ns = strike.delete_pod(self.cluster, pod)
+        proven, evidence = self._wait_down(pod.name, (), taken)
+        return FaultProof(pod.name, scope, "pod deleted", False, t_ns, (), proven, evidence, pod=taken)
 
     def process_of(self, member: str) -> ProcessId | None:
         pod = self._pod(member)
@@ -399,6 +433,15 @@ class KubernetesEnvironment:
 def _is_of(pod: Pod, component: str) -> bool:
     """`postgres` stands for all shards."""
     return component in {pod.component, pod.component.split("/", 1)[0]}
+
+
+def _object(text: str) -> Mapping[str, Any]:
+    """{} for anything but a JSON object."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _accepts(host: str, port: int) -> bool:

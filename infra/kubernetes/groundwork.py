@@ -34,8 +34,9 @@ class Right:
 def runner_rights(plan: KubernetesPlan) -> tuple[Right, ...]:
     """What experiments need to find members and to do their faults, in this namespace alone.
 
-    Commands and deletions reach the members of shards only, by name, and only where `chaos.components` has them: no
-    pod of the API or of Mage, whose files hold an administrator's token and an owner's password. No right reads a
+    Commands reach the members of shards only, deletions those and the nodes of H2O, by name, and only where
+    `chaos.components` has them: no pod of the API or of Mage, whose files hold an administrator's token and an owner's
+    password. No right reads a
     Secret. But who runs a command in a shard's pod reads what is mounted there, the superuser's password included: the
     runner is to be trusted with the data of an environment that opted in to faults.
 
@@ -50,15 +51,17 @@ def runner_rights(plan: KubernetesPlan) -> tuple[Right, ...]:
         Right("apps", "statefulsets", ("get", "list")),
         Right("apps", "deployments", ("get", "list")),
     )
+    chaos = plan.topology.chaos
     members = tuple(name for shard in plan.shards for name in plan.shard_members(shard))
-    if not plan.topology.chaos.allows("postgres"):
-        return looks
-    return (
-        *looks,
-        Right("", "pods", ("delete",), members),
+    members = members if chaos.allows("postgres") else ()
+    nodes = plan.h2o_members if chaos.allows("h2o") else ()
+    acts = (
+        Right("", "pods", ("delete",), (*members, *nodes)),
         # the Python client opens exec by a GET that becomes a websocket, kubectl by a POST
         Right("", "pods/exec", ("get", "create"), members),
     )
+    # a rule that names nobody would be one for all
+    return (*looks, *(right for right in acts if right.names))
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,10 +95,12 @@ EXPERIMENT_FLOWS: Final = (
     Flow(RUNNERS, "postgres", (POSTGRES, PATRONI)),
     Flow(RUNNERS, "etcd", (ETCD_CLIENT,)),
     Flow("postgres", "api", (API,)),
+    Flow("postgres", "h2o", (H2O_STATUS,)),
 )
 """What experiments ask directly: writers, readers and probes each member, and the leader keys. Only with chaos on.
 
-What replicas count is asked from a shard's pod, where experiments may run commands (infra/kubernetes/replica.py).
+What replicas count and whether nodes of H2O are ready is asked from a shard's pod, where experiments may run commands
+(infra/kubernetes/through.py).
 """
 
 SCRAPER_FLOW: Final = Flow(SCRAPER, "api", (API,))

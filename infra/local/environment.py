@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from infra import versions
 from infra.environment import (
@@ -21,6 +21,7 @@ from infra.environment import (
     FaultRefused,
     Health,
     Member,
+    NodeAnswer,
     PodId,
     ProcessId,
     Scope,
@@ -56,7 +57,7 @@ class LocalEnvironment:
 
     def capabilities(self) -> frozenset[Capability]:
         always: frozenset[Capability] = frozenset(
-            {"kill", "hold", "stop", "pause", "switchover", "block-loop", "restart", "train"}
+            {"kill", "kill-jvm", "hold", "stop", "pause", "switchover", "block-loop", "restart", "train"}
         )
         return always | {"isolate"} if partition.possible() else always
 
@@ -88,7 +89,7 @@ class LocalEnvironment:
             pid=state.pid if state else None,
             dsn=dsn,
             url=url,
-            agent_port=plan.aux_port if plan.component in {"api", "h2o"} else None,
+            agent_port=plan.aux_port if plan.component == "api" else None,
         )
 
     def endpoints(self) -> Endpoints:
@@ -116,6 +117,9 @@ class LocalEnvironment:
 
     def metrics(self, member: str) -> str | None:
         return probe.metrics(self._plan(member))
+
+    def h2o_answers(self, path: Literal["/ready", "/status"]) -> Mapping[str, NodeAnswer | None]:
+        return {node.name: probe.h2o_answer(node, path) for node in self.plan.of("h2o")}
 
     def versions(self) -> Mapping[str, str]:
         return {

@@ -13,7 +13,7 @@ import redis
 import urllib3
 
 from infra import patroni
-from infra.environment import EnvironmentFault, Health, ShardState
+from infra.environment import EnvironmentFault, Health, NodeAnswer, ShardState
 from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
 from infra.local.supervisor import ProgramState
 
@@ -116,6 +116,14 @@ def metrics(replica: MemberPlan) -> str | None:
     except (OSError, urllib3.exceptions.HTTPError):
         return None
     return answer.data.decode(errors="replace") if answer.status == 200 else None  # noqa: PLR2004 - HTTP
+
+
+def h2o_answer(node: MemberPlan, path: str) -> NodeAnswer | None:
+    """What an H2O node's agent answers; None when it does not."""
+    try:
+        return NodeAnswer(*get_json(f"http://{LOOPBACK}:{node.aux_port}{path}"))
+    except (OSError, urllib3.exceptions.HTTPError):
+        return None
 
 
 def ask_all(plan: LocalPlan, states: dict[str, ProgramState]) -> tuple[Health, ...]:

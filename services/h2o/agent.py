@@ -18,7 +18,7 @@ from services.coordination.etcd import EtcdClient, EtcdError, Put
 from services.h2o.decision import Process
 from services.h2o.errors import H2OError, StateUnreadable
 from services.h2o.lease import Lease
-from services.h2o.server import H2OServer, log_tail, prepare
+from services.h2o.server import H2OServer, heap_mb, log_tail, prepare
 from services.h2o.state import Report, Snapshot, StateWatch, acknowledge
 
 # After this long without a sign of life the agent counts as away, seconds: long enough for a starved machine.
@@ -52,6 +52,16 @@ class Agent:
     def pid(self) -> int | None:
         """The JVM's, while it runs."""
         return self._jvm.pid if self._jvm is not None else None
+
+    @property
+    def running_heap_mb(self) -> int | None:
+        """Heap that the running JVM was started with, as the kernel tells its arguments; None while none runs."""
+        pid = self.pid
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") if pid is not None else []
+        except OSError:
+            return None
+        return heap_mb(os.fsdecode(word) for word in words)
 
     def run(self, stop: threading.Event, wake: int) -> None:
         """Until `stop` is set (and `wake`, an eventfd, is written); the JVM ends with it."""

@@ -158,6 +158,7 @@ class H2ONode:
             "elected": self._keeper.elected,
             "memory_mb": config.memory_mb,
             "heap_mb": config.heap_mb,
+            "running_heap_mb": self._agent.running_heap_mb,
             "native_mb": config.memory_mb - config.heap_mb,
             **known,
         }

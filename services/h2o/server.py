@@ -5,8 +5,10 @@ H2O has no log-in here and runs what its clients ask for, so locally it listens 
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,8 @@ PORTS_USED = 2
 
 LOG_TAIL_BYTES = 2000
 """How much of the log a failure message quotes."""
+
+_HEAP = re.compile(r"-Xmx(\d+)([mMgG])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +65,12 @@ class H2OServer:
             *("-ice_root", str(self.directory / "ice")),
             *("-nthreads", str(self.threads)),
         ]
+
+
+def heap_mb(arguments: Iterable[str]) -> int | None:
+    """Of a JVM's arguments; the last -Xmx counts, as for the JVM. None when they name none in whole MB."""
+    sizes = [match for argument in arguments if (match := _HEAP.fullmatch(argument))]
+    return int(sizes[-1][1]) * (1024 if sizes[-1][2] in "gG" else 1) if sizes else None
 
 
 def prepare(server: H2OServer) -> None:

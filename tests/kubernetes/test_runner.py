@@ -55,7 +55,7 @@ def test_endpoints_and_logs_are_those_of_the_cluster(runner: Runner) -> None:
     assert "watching" in said.out
 
 
-def test_the_runner_strikes_shards_and_looks_into_nothing_else(runner: Runner) -> None:
+def test_the_runner_strikes_shards_and_h2o_and_looks_into_nothing_else(runner: Runner) -> None:
     """Who runs a command in a replica's pod reads its administrator's token; in Mage's, the owner's password."""
     others = [
         pod["metadata"]["name"] for component in ("api", "mage", "etcd") for pod in runner.platform.pods(component)
@@ -66,6 +66,8 @@ def test_the_runner_strikes_shards_and_looks_into_nothing_else(runner: Runner) -
         assert not runner.may(verb, "pods", "exec"), "in any pod"
         assert [name for name in others if runner.may(verb, f"pods/{name}", "exec")] == []
     assert runner.may("delete", "pods/shard-0-0")
+    assert runner.may("delete", "pods/h2o-0")
+    assert not runner.may("get", "pods/h2o-0", "exec")
     assert [name for name in others if runner.may("delete", f"pods/{name}")] == []
     for verb in ("get", "list", "watch"):
         assert not runner.may(verb, "secrets")
@@ -93,6 +95,16 @@ def test_s01_is_true(runner: Runner, variant: str, tmp_path: Path) -> None:
     # counted by replicas, in whose pods this runner may run nothing
     assert kept(verdict, "descriptors")["verdict"] == "true"
     assert not list(runner.state.joinpath("undo").iterdir())
+
+
+def test_the_gate_examines_what_runs_and_leaves_the_cloud_whole(runner: Runner, tmp_path: Path) -> None:
+    said = runner("gate", "cluster", "--json", "--runs", str(tmp_path))
+    assert said.out, f"no answer, exit code {said.code}: {said.err}"
+    items = {item["id"]: (item["verdict"], item["seen"]) for item in json.loads(said.out)["items"]}
+    for item in ("tls", "memory-split", "readiness"):
+        assert items[item][0] == "true", items[item]
+    assert f"{runner.platform.plan.topology.h2o.nodes} running" in items["memory-split"][1]
+    assert "all ready again" in items["readiness"][1]
 
 
 def test_a_namespace_that_has_not_opted_in_takes_no_faults(runner: Runner, tmp_path: Path) -> None:

@@ -6,29 +6,34 @@ import socket
 import ssl
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from experiments.gate.facts import Answer, Handshake
+from infra.environment import Edge
 
 PATIENCE_S: Final = 5.0
+HTTPS: Final = 443
 VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
-def handshakes(host: str, port: int, ca_file: Path) -> tuple[Handshake, ...]:
-    """What the address makes of TLS 1.3, then of TLS 1.2."""
-    return tuple(handshake(host, port, ca_file, offered) for offered in ("1.3", "1.2"))
+def handshakes(edge: Edge) -> tuple[Handshake, ...]:
+    """What the edge makes of TLS 1.3, then of TLS 1.2."""
+    return tuple(handshake(edge, offered) for offered in ("1.3", "1.2"))
 
 
-def handshake(host: str, port: int, ca_file: Path, offered: str) -> Handshake:
+def handshake(edge: Edge, offered: str) -> Handshake:
     """One handshake. 1.3 must prove the server's name; for a 1.2 that is refused no certificate is ever shown."""
+    url = urlsplit(edge.url)
+    host, port = url.hostname or "", url.port or HTTPS
     address = f"{host}:{port}"
     try:
-        context = _context(ca_file, offered)
+        context = _context(edge.ca_file, offered)
     except OSError as error:
-        return Handshake(address, offered, Answer.NONE, f"{ca_file} is no CA file: {error}")
+        return Handshake(address, offered, Answer.NONE, f"{edge.ca_file} is no CA file: {error}")
     try:
         with (
             socket.create_connection((host, port), timeout=PATIENCE_S) as plain,
-            context.wrap_socket(plain, server_hostname=host) as secure,
+            context.wrap_socket(plain, server_hostname=edge.name or host) as secure,
         ):
             return Handshake(address, offered, Answer.ACCEPTED, str(secure.version()))
     except ssl.SSLError as error:

@@ -88,6 +88,7 @@ def test_the_nodes_tell_their_memory_and_elect_one_keeper(nodes: Nodes) -> None:
     for answer in answers.values():
         assert answer["heap_mb"] + answer["native_mb"] == answer["memory_mb"]
         assert f"-Xmx{answer['heap_mb']}m" in command(answer["pid"])
+        assert answer["running_heap_mb"] == answer["heap_mb"]
         assert f"bw-{answer['epoch']}" in command(answer["pid"])
 
 

@@ -44,3 +44,15 @@ def test_the_flat_file_names_every_node_of_the_cloud(tmp_path: Path) -> None:
     assert (tmp_path / "flatfile").read_text().split() == list(peers)
     server.prepare(a_server(tmp_path, port))
     assert (tmp_path / "flatfile").read_text().split() == [f"127.0.0.1:{port}"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "heap_mb"),
+    [
+        (("java", "-Xmx716m", "-jar", "h2o.jar"), 716),
+        (("java", "-Xmx1g", "-Xmx2G"), 2048),
+        (("python", "-m", "services.h2o.node"), None),
+    ],
+)
+def test_the_heap_is_what_the_jvm_was_told_last(arguments: tuple[str, ...], heap_mb: int | None) -> None:
+    assert server.heap_mb(arguments) == heap_mb

@@ -100,7 +100,7 @@ BOUNDS: list[tuple[dict[str, Any], str, str]] = [
     (
         kubernetes() | {"chaos": {"enabled": True, "components": ["postgres", "redis", "api"]}},
         "(whole)",
-        "chaos.components names redis, api: on Kubernetes faults act on postgres alone",
+        "chaos.components names redis, api: on Kubernetes faults act on postgres and h2o",
     ),
     (kubernetes(api_cpu_target=99), "breakwater:kubernetes.api_cpu_target", "less than or equal to 95"),
     ({"chaos": {"components": ["postgress"]}}, "breakwater:chaos.components.0", "Input should be"),

@@ -12,12 +12,10 @@ import pytest
 from experiments.archive import archive
 from experiments.checkers.finding import Verdict
 from experiments.errors import ExperimentError
-from experiments.gate.collect import manifests, results, running, sources, stored
+from experiments.gate.collect import manifests, results, sources, stored
 from experiments.gate.facts import ContractUse, LoopEvidence, Missing, SourceScan, SuiteResults, Training
 from experiments.probes.loops import loop_counts
 from experiments.scenario import Scenario
-from infra.local.environment import LocalEnvironment
-from infra.local.plan import LocalPlan
 from infra.topology import load
 from services.contracts.events import Event
 from services.contracts.training import SnapshotWitness, TrainingRecord
@@ -222,25 +220,3 @@ def test_the_subject_names_images_and_topology() -> None:
     subject = manifests.subject(load(ROOT, "staging"), "abc")
     assert subject.images["api"].endswith("/api:0.1.0")
     assert manifests.subject(load(ROOT, "local"), "abc").images == {}
-
-
-@pytest.mark.parametrize("environment", ["production", "staging"])
-def test_no_node_is_killed_where_faults_are_not_allowed(environment: str, tmp_path: Path) -> None:
-    topology = load(ROOT, environment)
-    if environment == "staging":
-        topology = topology.model_copy(update={"chaos": topology.chaos.model_copy(update={"enabled": False})})
-    local = LocalEnvironment(LocalPlan(load(ROOT, "local"), tmp_path))
-    trial = running.consensus_trial(local, topology, "h2o-0")
-    assert "does not allow faults on h2o: nothing was killed" in found(trial, Missing).why
-
-
-@pytest.mark.parametrize(
-    ("arguments", "heap_mb"),
-    [
-        (("java", "-Xmx716m", "-jar", "h2o.jar"), 716),
-        (("java", "-Xmx1g", "-Xmx2G"), 2048),
-        (("python", "-m", "services.h2o.node"), None),
-    ],
-)
-def test_the_heap_is_what_the_jvm_was_told_last(arguments: tuple[str, ...], heap_mb: int | None) -> None:
-    assert running.heap_mb(arguments) == heap_mb

@@ -9,8 +9,9 @@ from infra.topology import parse
 
 TOPOLOGY: dict[str, Any] = {
     "breakwater:runtime": "kubernetes",
-    "breakwater:chaos": {"enabled": True, "components": ["postgres"]},
+    "breakwater:chaos": {"enabled": True, "components": ["postgres", "h2o"]},
     "breakwater:postgres": {"shards": 1, "members_per_shard": 3},
+    "breakwater:h2o": {"nodes": 3},
     "breakwater:kubernetes": {
         "context": "test",
         "runners": ["10.0.0.0/8"],

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infra.environment import EnvironmentFault, FaultRefused, PodId, ProcessId
-from infra.kubernetes import strike
+from infra.environment import EnvironmentFault, FaultRefused, NodeAnswer, PodId, ProcessId
+from infra.kubernetes import strike, through
 from infra.kubernetes.environment import KubernetesEnvironment
-from infra.kubernetes.plan import CHAOS_LABEL
+from infra.kubernetes.plan import CHAOS_LABEL, KubernetesPlan
 from infra.kubernetes.pod import Pod
 from infra.kubernetes.reach import Reach
 from tests.integration.coordination.etcd_cluster import free_ports
@@ -187,7 +191,7 @@ def test_what_kubernetes_cannot_do_is_refused(environment: KubernetesEnvironment
     assert environment.capabilities() == {"kill", "hold"}
     with pytest.raises(FaultRefused, match="cannot pause shard-0-0"):
         environment.pause("shard-0-0")
-    with pytest.raises(FaultRefused, match=r"faults on api are not allowed in testing: .*components: postgres"):
+    with pytest.raises(FaultRefused, match=r"faults on api are not allowed in testing: .*components: .*postgres"):
         environment.kill("api-abc", scope="member", hold=True)
     with pytest.raises(FaultRefused, match="cannot kill only the patroni of shard-0-0"):
         environment.kill("shard-0-0", scope="patroni", hold=False)
@@ -211,45 +215,136 @@ def test_a_replica_without_a_model_says_so(environment: KubernetesEnvironment, c
     assert environment.obstacle("api-abc") == "not ready"
 
 
+class Inside:
+    """What is asked from within pods: which container ran the command, and what it says; `gone` run none."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, ...]] = []
+        self.answers: list[tuple[int, str] | None] = []
+        self.gone: set[str] = set()
+
+    def command(self, pod: str, container: str, words: list[str]) -> Inside:
+        self.asked.append((pod, container, *words[3:]))
+        if pod in self.gone:
+            raise EnvironmentFault(f"{pod} is gone")
+        return self
+
+    def __enter__(self) -> Inside:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def hear(self, *, timeout_s: float) -> dict[str, Any]:
+        return {"answers": self.answers}
+
+
+@pytest.fixture
+def inside(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Inside:
+    made = Inside()
+    monkeypatch.setattr(cluster, "command", made.command, raising=False)
+    return made
+
+
 def test_what_a_replica_counts_is_asked_from_a_shards_pod(
-    environment: KubernetesEnvironment, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+    environment: KubernetesEnvironment, cluster: FakeCluster, inside: Inside
 ) -> None:
     """In a replica's own pod no experiment may run a command."""
-    asked: list[tuple[str, ...]] = []
-
-    class Answer:
-        def __enter__(self) -> Answer:
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-        def hear(self, *, timeout_s: float) -> dict[str, Any]:
-            return {"text": "counts"}
-
-    def command(pod: str, container: str, words: list[str]) -> Answer:
-        asked.append((pod, container, words[-1]))
-        if pod in gone:
-            raise EnvironmentFault(f"{pod} is gone")
-        return Answer()
-
-    gone: set[str] = set()
-
-    monkeypatch.setattr(cluster, "command", command, raising=False)
+    inside.answers = [(200, "counts")]
     cluster.listed[3]["status"]["podIP"] = "10.244.1.7"
     assert environment.metrics("api-abc") == "counts"
-    assert asked == [("shard-0-2", "warden", "http://10.244.1.7:8080/metrics")]
-    gone.add("shard-0-2")
+    assert inside.asked == [("shard-0-2", "warden", "http://10.244.1.7:8080/metrics")]
+    inside.gone.add("shard-0-2")
     assert environment.metrics("api-abc") == "counts", "a member that a fault took is passed over"
-    assert asked[-1][0] == "shard-0-1"
-    gone |= {"shard-0-0", "shard-0-1"}
+    assert inside.asked[-1][0] == "shard-0-1"
+    inside.gone |= {"shard-0-0", "shard-0-1"}
     with pytest.raises(EnvironmentFault, match="from within any member of a shard: shard-0-0 is gone"):
         environment.metrics("api-abc")
-    gone.clear()
+    inside.gone.clear()
+    for nothing in ((503, "not yet"), None):
+        inside.answers = [nothing]
+        assert environment.metrics("api-abc") is None
     del cluster.listed[3]["status"]["podIP"]
     assert environment.metrics("api-abc") is None
+    cluster.listed[3]["status"]["podIP"] = "10.244.1.7"
     del cluster.listed[:3]
     with pytest.raises(EnvironmentFault, match="from within any member of a shard: none of them runs"):
         environment.metrics("api-abc")
+
+
+def test_nodes_of_h2o_are_asked_all_at_once_from_a_shards_pod(
+    environment: KubernetesEnvironment, cluster: FakeCluster, inside: Inside
+) -> None:
+    cluster.listed += [pod("h2o-0", "h2o"), pod("h2o-1", "h2o"), pod("h2o-2", "h2o")]
+    cluster.listed[-3]["status"]["podIP"] = "10.244.1.8"
+    cluster.listed[-2]["status"]["podIP"] = "fd00::9"
+    inside.answers = [(503, '{"ready": false}'), None]
+    assert environment.h2o_answers("/ready") == {
+        "h2o-0": NodeAnswer(503, {"ready": False}),
+        "h2o-1": None,
+        "h2o-2": None,
+    }
+    assert inside.asked == [
+        ("shard-0-2", "warden", "http://10.244.1.8:8082/ready", "http://[fd00::9]:8082/ready"),
+    ]
+    inside.answers = [(200, "[]"), (200, "no JSON")]
+    assert [answer and answer.said for answer in environment.h2o_answers("/status").values()] == [{}, {}, None]
+    inside.gone |= {"shard-0-0", "shard-0-1", "shard-0-2"}
+    with pytest.raises(EnvironmentFault, match="from within any member of a shard: shard-0-0 is gone"):
+        environment.h2o_answers("/ready")
+
+
+def test_no_node_of_h2o_is_asked_where_no_command_may_run(environment: KubernetesEnvironment, inside: Inside) -> None:
+    chaos = environment.plan.topology.chaos.model_copy(update={"components": ["h2o"]})
+    topology = environment.plan.topology.model_copy(update={"chaos": chaos})
+    environment.plan = KubernetesPlan(topology)
+    with pytest.raises(EnvironmentFault, match="postgres among its components"):
+        environment.h2o_answers("/ready")
+    assert inside.asked == []
+
+
+def test_a_node_of_h2o_is_taken_with_its_pod_and_leaves_nothing_to_undo(
+    environment: KubernetesEnvironment, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.listed.append(pod("h2o-1", "h2o"))
+
+    def replace(_: object, victim: Pod) -> int:
+        cluster.listed[-1] = pod("h2o-1", "h2o", ready=False)
+        cluster.listed[-1]["metadata"]["uid"] = "another"
+        return 5
+
+    monkeypatch.setattr(strike, "delete_pod", replace)
+    with pytest.raises(FaultRefused, match="cannot kill only the server of h2o-1; nothing was done"):
+        environment.kill("h2o-1", scope="server", hold=False)
+    with pytest.raises(FaultRefused, match="cannot keep down h2o-1; nothing was done"):
+        environment.kill("h2o-1", scope="member", hold=True)
+    proof = environment.kill("h2o-1", scope="member", hold=False)
+    assert (proof.t_ns, proof.pod, proof.proven) == (5, PodId("h2o-1", "uid-of-h2o-1"), True)
+    assert proof.evidence == "pod uid-of-h2o-1 is gone, another has its name"
+    assert environment.heal() == []
+
+
+def test_questions_from_inside_tell_refusals_from_silence() -> None:
+    """The program as pods run it, against a server that answers, one that refuses, and none."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/ready" else 503)
+            self.end_headers()
+            self.wfile.write(self.path.encode())
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port, (closed,) = server.server_address[1], free_ports(1)
+        urls = [
+            through.url("127.0.0.1", number, path) for number, path in ((port, "/ready"), (port, "/no"), (closed, "/"))
+        ]
+        done = subprocess.run(
+            [sys.executable, "-c", through.PROGRAM, *urls], capture_output=True, check=True, timeout=60
+        )
+        server.shutdown()
+    assert json.loads(done.stdout) == {"answers": [[200, "/ready"], [503, "/no"], None]}
 
 
 def test_a_damaged_undo_file_is_named(environment: KubernetesEnvironment) -> None:

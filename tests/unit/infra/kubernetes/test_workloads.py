@@ -310,12 +310,13 @@ def test_experiments_reach_each_member_only_where_somebody_runs_them(rendered: R
 
 
 def test_the_runner_may_do_what_its_faults_need_and_no_more(rendered: Rendered) -> None:
-    """Commands and deletions for the shards' members by name; for everything else looks alone."""
+    """Commands for the shards' members by name, deletions for H2O's nodes as well; for everything else looks alone."""
     rules = one(rendered("staging"), "Role", "experiment-runner")["rules"]
     struck = [rule for rule in rules if not {"get", "list"} >= set(rule["verbs"])]
     members = {f"shard-{shard}-{member}" for shard in range(2) for member in range(3)}
     granted = {(*rule["resources"], *rule["verbs"]): set(rule["resourceNames"]) for rule in struck}
-    assert granted == {("pods", "delete"): members, ("pods/exec", "get", "create"): members}
+    nodes = {f"h2o-{node}" for node in range(3)}
+    assert granted == {("pods", "delete"): members | nodes, ("pods/exec", "get", "create"): members}
     looked = {kind for rule in rules if rule not in struck for kind in rule["resources"]}
     assert looked == {"namespaces", "pods", "pods/log", "services", "statefulsets", "deployments"}
 
