@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -59,6 +59,13 @@ def wait_until(what: str, condition: Callable[[], T | None], timeout_s: float, *
             return found
         assert time.monotonic() < deadline, f"waited {timeout_s} s in vain for: {what}"
         time.sleep(poll_s)
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    """SIGKILL; who saw its postmaster go may have ended by itself."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 class Member:
@@ -124,10 +131,15 @@ class Member:
         victims = self.postgres_processes()
         killed_ns = time.monotonic_ns()
         self.server.kill()
-        for process in victims:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        _kill(victims)
         self.reap_server()
+        return killed_ns
+
+    def kill_postgres(self) -> int:
+        """SIGKILL every Postgres process under a Patroni that lives on; returns the monotonic time before, ns."""
+        victims = self.postgres_processes()
+        killed_ns = time.monotonic_ns()
+        _kill(victims)
         return killed_ns
 
     def reap_server(self) -> None:
@@ -210,8 +222,7 @@ class ShardCluster:
             if member.server is not None:
                 member.signal_server(signal.SIGCONT)
                 member.kill_server()
-            for process in member.postgres_processes():
-                process.kill()
+            member.kill_postgres()
         self.etcd_servers.__exit__(kind, error, trace)
         self.etcd.close()
         if error is None and not self.keep:

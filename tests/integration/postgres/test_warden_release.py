@@ -44,9 +44,7 @@ def test_server_killed_whole_and_started_again_at_once(shard: ShardCluster, writ
 def test_postgres_killed_under_a_living_patroni_is_patronis_business(shard: ShardCluster, writer: Writer) -> None:
     old = shard.primary()
     with writer:
-        killed_ns = time.monotonic_ns()
-        for process in old.postgres_processes():
-            process.kill()
+        killed_ns = old.kill_postgres()
         assert_writes_go_on(writer, killed_ns + SETTLED_NS, within_s=PATRONI_ALONE_S)
     assert acted(old, killed_ns) == []
     assert_nothing_lost(shard, writer)
