@@ -39,7 +39,8 @@ def list_versions(environment: str, model: str, as_json: bool) -> None:
         click.echo(json.dumps([asdict(version) for version in found], default=str, indent=2))
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("version", "stage", "auc", "logloss", "trained to", "rows", "registered"):
+    table.add_column("version", no_wrap=True)  # what other commands take, so never shortened
+    for column in ("stage", "auc", "logloss", "trained to", "rows", "registered"):
         table.add_column(column)
     for version in found:
         table.add_row(
@@ -49,7 +50,7 @@ def list_versions(environment: str, model: str, as_json: bool) -> None:
             f"{version.metrics.get('logloss', float('nan')):.4f}",
             f"{version.train_end:%Y-%m-%d}",
             f"{version.train_rows:,}",
-            f"{version.registered_at:%Y-%m-%d %H:%M:%S}",
+            f"{version.registered_at:%Y-%m-%d %H:%M}",
         )
     console.print(table if found else f"no version of {model} in {environment}; run `breakwater train {environment}`")
 
