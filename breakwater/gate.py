@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +13,7 @@ import click
 from breakwater.console import out as console
 
 if TYPE_CHECKING:
-    from experiments.gate.facts import ConsensusTrial, Fact, Facts, Handshake, Heap, Known, PolicyCheck, Training
+    from experiments.gate.facts import Facts, PolicyCheck
     from infra.environment import Edge
     from infra.topology import Topology
 
@@ -23,7 +22,6 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 EVIDENCE: Final = "gate"
 """Below the directory of runs: one result for each environment, which production's gate reads as evidence."""
 STAGING: Final = "staging"
-UNNAMED_EDGE: Final = "the edge is not known: give --edge HOST:PORT and --ca FILE"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -114,7 +112,7 @@ def _facts(
 ) -> Facts:
     from breakwater import verification
     from experiments.archive import archive
-    from experiments.gate.collect import manifests, results, sources, stored
+    from experiments.gate.collect import manifests, results, running, sources, stored
     from experiments.gate.facts import Facts, Missing
 
     name = topology.environment
@@ -124,64 +122,20 @@ def _facts(
     )
     planned = [heap for found, each in objects.items() for heap in manifests.rendered_heaps(found, each)]
     kept = archive(runs)
-    handshakes, heaps, consensus, training = _running(topology, edge, planned)
+    shown = running.look(topology, edge)
     return Facts(
         commit=commit,
         max_age_days=max_age_days,
-        handshakes=handshakes,
+        handshakes=shown.handshakes,
         scan=sources.scan(project),
         loops=stored.loop_evidence(kept, name),
-        training=training,
+        training=shown.training,
         tests=results.results(junit),
         contract=sources.contract_use(project),
-        heaps=heaps,
-        consensus=consensus,
+        heaps=shown.heaps if isinstance(shown.heaps, Missing) else (*planned, *shown.heaps),
+        consensus=shown.consensus,
         runs=stored.last_runs(kept, name, [scenario for _, scenario in verification.all_scenarios()], now)
         if kept.runs
         else Missing(f"{runs} holds no run: run `breakwater verify {name} --scenario all`"),
         policies=checks,
     )
-
-
-def _running(
-    topology: Topology, edge: Edge | None, planned: list[Heap]
-) -> tuple[Known[tuple[Handshake, ...]], Known[tuple[Heap, ...]], Known[ConsensusTrial], Known[Training]]:
-    """What only a running environment shows; of production that is its edge alone."""
-    from experiments.gate.collect import handshake, running
-    from experiments.gate.facts import Missing
-    from infra.stack import locked
-
-    if topology.environment == "production":
-        looked = Missing("production is only looked at: its gate takes staging's evidence")
-        shakes = _known(lambda: handshake.handshakes(edge) if edge else Missing(UNNAMED_EDGE))
-        return shakes, looked, looked, looked
-    with locked(topology.environment) as environment:
-        return (
-            _known(lambda: handshake.handshakes(edge or environment.endpoints().edge)),
-            _known(lambda: (*planned, *running.running_heaps(environment, topology))),
-            _known(lambda: running.consensus_trial(environment, topology)),
-            _training(topology),
-        )
-
-
-def _training(topology: Topology) -> Known[Training]:
-    from experiments.gate.collect import stored
-    from experiments.gate.facts import Missing
-    from infra.stack import local_plan
-    from services.contracts.training import TRAINING_FILE
-
-    name = topology.environment
-    if topology.runtime != "local":
-        return Missing(f"{name} runs on {topology.runtime}, where trainings leave no record that can be read from here")
-    return stored.last_training(local_plan(name).state / TRAINING_FILE, topology.postgres.shards)
-
-
-def _known(ask: Callable[[], Known[Fact]]) -> Known[Fact]:
-    """What is asked for, or why an environment could not say it."""
-    from experiments.gate.facts import Missing
-    from infra.environment import EnvironmentFault
-
-    try:
-        return ask()
-    except EnvironmentFault as error:
-        return Missing(str(error))

@@ -1,15 +1,21 @@
-"""What a running environment shows: the flags of its JVMs, and its readiness while one H2O node is dead."""
+"""What only a running environment shows: its edge, the flags of its JVMs, its readiness while one H2O node is dead."""
 
 from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
-from experiments.gate.facts import ConsensusTrial, Heap, Known, Missing
+from experiments.gate.collect.handshake import handshakes
+from experiments.gate.collect.stored import last_training
+from experiments.gate.facts import ConsensusTrial, Fact, Handshake, Heap, Known, Missing, Training
 from experiments.gate.items import CONSENSUS_S
-from infra.environment import Environment, EnvironmentFault
+from infra.environment import Edge, Environment, EnvironmentFault
+from infra.stack import local_plan, locked
 from infra.topology import Topology
+from services.contracts.training import TRAINING_FILE
 
 POLL_S: Final = 0.1
 WATCHED_S: Final = 2 * CONSENSUS_S
@@ -17,6 +23,48 @@ WATCHED_S: Final = 2 * CONSENSUS_S
 AGAIN_S: Final = 120.0
 """A cloud forms anew within a minute (S-03); twice that is patience, and no promise of the gate."""
 OK: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What was seen; each Missing where the environment could not say it, with its reason."""
+
+    handshakes: Known[tuple[Handshake, ...]]
+    heaps: Known[tuple[Heap, ...]]
+    consensus: Known[ConsensusTrial]
+    training: Known[Training]
+
+
+def look(topology: Topology, edge: Edge | None) -> Shown:
+    """Kills one H2O node where that is allowed. `edge` is one that was named, where not the environment's own is meant.
+
+    Of production that is all that is looked at. EnvironmentFault when something else works on the environment.
+    """
+    if topology.environment == "production":
+        spared = Missing("production is only looked at: its gate takes staging's evidence")
+        unnamed = Missing("the edge is not known: give --edge HOST:PORT and --ca FILE")
+        return Shown(handshakes(edge) if edge else unnamed, spared, spared, spared)
+    with locked(topology.environment) as environment:
+        return Shown(
+            _known(lambda: handshakes(edge or environment.endpoints().edge)),
+            _known(lambda: running_heaps(environment, topology)),
+            _known(lambda: consensus_trial(environment, topology)),
+            _training(topology),
+        )
+
+
+def _known(ask: Callable[[], Known[Fact]]) -> Known[Fact]:
+    try:
+        return ask()
+    except EnvironmentFault as error:
+        return Missing(str(error))
+
+
+def _training(topology: Topology) -> Known[Training]:
+    name = topology.environment
+    if topology.runtime != "local":
+        return Missing(f"{name} runs on {topology.runtime}, where trainings leave no record that can be read from here")
+    return last_training(local_plan(name).state / TRAINING_FILE, topology.postgres.shards)
 
 
 def running_heaps(environment: Environment, topology: Topology) -> tuple[Heap, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from experiments.gate.collect import running
 from experiments.gate.facts import ConsensusTrial, Heap, Missing
-from infra.environment import Environment, EnvironmentFault, FaultProof, NodeAnswer
+from infra.environment import Edge, Environment, EnvironmentFault, FaultProof, NodeAnswer
 from infra.topology import Topology, load
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -132,3 +133,49 @@ def test_heaps_are_those_of_the_jvms_that_run(cloud: Any, topology: Topology) ->
         Heap("running h2o-1", True, 716, limit_mb),
         Heap("running h2o-2", True, None, limit_mb),
     )
+
+
+def test_whatever_an_environment_cannot_say_is_missing_each_for_its_own_reason(
+    cloud: Any, topology: Topology, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    there = cloud(lambda since_s: YES if since_s < 2 else NO)
+
+    def away() -> Any:
+        raise EnvironmentFault("the service edge is missing")
+
+    there.endpoints = away
+    monkeypatch.setattr(running, "locked", lambda _: contextlib.nullcontext(there))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    seen = running.look(topology, None)
+    assert seen.handshakes == Missing("the service edge is missing")
+    assert isinstance(seen.consensus, ConsensusTrial)
+    assert len(cast("tuple[Heap, ...]", seen.heaps)) == len(NODES)
+    assert "no training is recorded" in cast("Missing", seen.training).why
+
+
+def test_an_environment_on_kubernetes_is_asked_as_well(cloud: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = cloud(lambda _: NO)
+
+    def nobody(path: str) -> Any:
+        raise EnvironmentFault("the cluster does not answer")
+
+    there.h2o_answers = nobody
+    monkeypatch.setattr(running, "locked", lambda _: contextlib.nullcontext(there))
+    monkeypatch.setattr(running, "handshakes", lambda edge: (edge,))
+    edge = Edge("https://10.0.0.1:443", Path("ca.crt"))
+    seen = running.look(load(ROOT, "staging"), edge)
+    assert seen.handshakes == (edge,)
+    assert seen.heaps == seen.consensus == Missing("the cluster does not answer")
+    assert "leave no record" in cast("Missing", seen.training).why
+
+
+def test_of_production_nothing_is_looked_at_but_an_edge_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(_: str) -> Any:
+        raise AssertionError("production was opened")
+
+    monkeypatch.setattr(running, "locked", opened)
+    seen = running.look(load(ROOT, "production"), None)
+    assert "give --edge" in cast("Missing", seen.handshakes).why
+    assert {cast("Missing", fact).why for fact in (seen.heaps, seen.consensus, seen.training)} == {
+        "production is only looked at: its gate takes staging's evidence"
+    }
