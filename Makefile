@@ -21,13 +21,14 @@ demo: install ## bring the platform up, load real data, train, strike it in six 
 	@$(BIN)/breakwater demo
 
 .PHONY: test
-test: lint ## everything: lint, types, layers, then unit, integration and e2e tests
-	@scripts/bootstrap browser
-	scripts/reap $(BIN)/pytest --junit-xml=build/junit/test.xml tests/unit tests/integration tests/e2e
+test: install ## everything: lint, types, layers beside the unit tests, then integration and e2e tests
+	@$(MAKE) --jobs=2 --output-sync=target lint test-unit
+	scripts/bootstrap browser
+	scripts/reap $(BIN)/pytest --junit-xml=build/junit/test.xml tests/integration tests/e2e
 
 .PHONY: test-unit
 test-unit: install ## the fast tests only
-	@$(BIN)/pytest tests/unit
+	@$(BIN)/pytest --junit-xml=build/junit/unit.xml tests/unit
 
 .PHONY: test-kubernetes
 test-kubernetes: install ## the rendered platform on a real cluster: KUBECONFIG's with its images, else one of tests/cluster (root, go)
