@@ -87,6 +87,8 @@ def gate(
 
 
 def _edge(address: str | None, ca_file: Path | None) -> Edge | None:
+    from infra.environment import Edge
+
     if address is None and ca_file is None:
         return None
     if address is None or ca_file is None:
@@ -94,8 +96,6 @@ def _edge(address: str | None, ca_file: Path | None) -> Edge | None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 2**16:
         raise click.BadParameter(f"{address!r} is not HOST:PORT", param_hint="--edge")
-    from infra.environment import Edge
-
     return Edge(f"https://{host}:{port}", ca_file)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import Any, Final
 import urllib3
 
 from infra import patroni
+from infra.answers import json_object
 from infra.environment import Health, ShardState
 from infra.kubernetes.plan import KubernetesPlan
 from infra.kubernetes.pod import Pod
@@ -45,10 +45,9 @@ class Patronis:
     def _get(self, host: HostPort, path: str) -> dict[str, Any]:
         pool = self._http.connection_from_host(host.reached_at, host.port, "https", {"server_hostname": host.host})
         try:
-            found = json.loads(pool.request("GET", path).data)
-        except (urllib3.exceptions.HTTPError, OSError, ValueError):
+            return json_object(pool.request("GET", path).data)
+        except (urllib3.exceptions.HTTPError, OSError):
             return {}
-        return found if isinstance(found, dict) else {}
 
 
 def health(reach: Reach | None, pods: Sequence[Pod], wanted: Mapping[str, int]) -> tuple[Health, ...]:

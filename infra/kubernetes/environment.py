@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
+from infra.answers import json_object
 from infra.environment import (
     Capability,
     Endpoints,
@@ -161,7 +162,7 @@ class KubernetesEnvironment:
         heard = self._ask_inside([through.url(address, H2O_STATUS, path) for address in addresses.values()])
         said = {name: answer for name, answer in zip(addresses, heard, strict=True) if answer is not None}
         return {
-            name: NodeAnswer(said[name][0], _object(said[name][1])) if name in said else None
+            name: NodeAnswer(said[name][0], json_object(said[name][1])) if name in said else None
             for name in self.plan.h2o_members
         }
 
@@ -245,7 +246,7 @@ class KubernetesEnvironment:
     def kill(self, member: str, *, scope: Scope, hold: bool) -> FaultProof:
         pod = self._allowed(member)
         if pod.component == "h2o":
-            return self._take(pod, scope, hold=hold)
+            return self._kill_pod(pod, scope, hold=hold)
         if scope not in {"server", "member"}:
             raise self._cannot(member, f"kill only the {scope} of")
         undo = self._write_undo(member)
@@ -264,7 +265,7 @@ class KubernetesEnvironment:
             proven, evidence = struck.left == 0, f"{struck.left} of {len(struck.processes)} processes are left"
         return FaultProof(member, scope, "SIGKILL", hold, struck.t_ns, struck.processes, proven, evidence, pod=taken)
 
-    def _take(self, pod: Pod, scope: Scope, *, hold: bool) -> FaultProof:
+    def _kill_pod(self, pod: Pod, scope: Scope, *, hold: bool) -> FaultProof:
         """Of H2O a pod is all that can be struck: its set makes the next one at once, which nothing keeps down."""
         if scope != "member":
             raise self._cannot(pod.name, f"kill only the {scope} of")
@@ -433,15 +434,6 @@ class KubernetesEnvironment:
 def _is_of(pod: Pod, component: str) -> bool:
     """`postgres` stands for all shards."""
     return component in {pod.component, pod.component.split("/", 1)[0]}
-
-
-def _object(text: str) -> Mapping[str, Any]:
-    """{} for anything but a JSON object."""
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _accepts(host: str, port: int) -> bool:

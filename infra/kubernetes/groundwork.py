@@ -36,9 +36,8 @@ def runner_rights(plan: KubernetesPlan) -> tuple[Right, ...]:
 
     Commands reach the members of shards only, deletions those and the nodes of H2O, by name, and only where
     `chaos.components` has them: no pod of the API or of Mage, whose files hold an administrator's token and an owner's
-    password. No right reads a
-    Secret. But who runs a command in a shard's pod reads what is mounted there, the superuser's password included: the
-    runner is to be trusted with the data of an environment that opted in to faults.
+    password. No right reads a Secret. But who runs a command in a shard's pod reads what is mounted there, the
+    superuser's password included: the runner is to be trusted with the data of an environment that opted in to faults.
 
     `namespaces` in a Role is this one alone: whether it opted in. Pods of Deployments have no lasting names to grant: a
     fault on them would need the right to delete any pod.

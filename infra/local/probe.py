@@ -13,6 +13,7 @@ import redis
 import urllib3
 
 from infra import patroni
+from infra.answers import json_object
 from infra.environment import EnvironmentFault, Health, NodeAnswer, ShardState
 from infra.local.plan import LOOPBACK, LocalPlan, MemberPlan
 from infra.local.supervisor import ProgramState
@@ -33,11 +34,7 @@ _http = urllib3.PoolManager(timeout=ASK_TIMEOUT_S, retries=False, maxsize=4)
 def get_json(url: str, *, method: str = "GET", body: bytes | None = None) -> tuple[int, dict[str, Any]]:
     """One request on loopback; {} for anything but a JSON object. urllib3's HTTPError or OSError: nothing answers."""
     answer = _http.request(method, url, body=body)
-    try:
-        content = json.loads(answer.data)
-    except ValueError:
-        content = {}
-    return answer.status, content if isinstance(content, dict) else {}
+    return answer.status, json_object(answer.data)
 
 
 def block_loop(url: str, admin_token: str, seconds: float) -> tuple[int, int]:
