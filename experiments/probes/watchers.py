@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 import time
@@ -12,6 +11,7 @@ from typing import Final
 
 from loadtests.plan import EXIT_USAGE, LoadError, LoadPlan
 from services.contracts.events import EventLog
+from services.shutdown import on_shutdown
 
 STOP_POLL_S: Final = 0.1
 ENDING_S: Final = 5.0
@@ -25,8 +25,7 @@ def watch(
 ) -> int:
     """A probe's `main`: start the watchers of the plan in `arguments`, end them in order; returns the exit code."""
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    on_shutdown(stop.set)
     try:
         (path,) = arguments
         plan = LoadPlan.load(Path(path))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -18,7 +17,6 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import IO, Any, Final
 
 import psycopg
@@ -35,6 +33,7 @@ from services.etl.errors import EtlError, MageMissing
 from services.etl.mage_database import database_url
 from services.featurestore.errors import FeatureStoreError
 from services.featurestore.sessions import session
+from services.shutdown import on_shutdown
 
 PROJECT: Final = Path(__file__).with_name("mage") / "project"
 SERVE: Final = Path(__file__).with_name("mage") / "serve.py"
@@ -295,11 +294,7 @@ def main(arguments: list[str]) -> int:
                 sys.stderr.write(f"scheduler: {path}: {error}\n")
                 return 2
 
-            def end(number: int, frame: FrameType | None) -> None:
-                scheduler.stop()
-
-            signal.signal(signal.SIGTERM, end)
-            signal.signal(signal.SIGINT, end)
+            on_shutdown(scheduler.stop)
             try:
                 return scheduler.run()
             except (EtlError, OSError) as error:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -22,6 +20,7 @@ from services.h2o.errors import ConfigurationInvalid, StateUnreadable
 from services.h2o.keeper import Keeper
 from services.h2o.server import H2OServer
 from services.h2o.state import Epoch, Keys, Snapshot, StateWatch, Status, read
+from services.shutdown import on_shutdown
 
 EVENTS = "h2o-events.jsonl"
 # Longest wait for one etcd server, seconds.
@@ -185,11 +184,7 @@ def main(arguments: list[str]) -> int:
                 sys.stderr.write(f"h2o node: {error}\n")
                 return 2
 
-            def end(number: int, frame: FrameType | None) -> None:
-                node.stop()
-
-            signal.signal(signal.SIGTERM, end)
-            signal.signal(signal.SIGINT, end)
+            on_shutdown(node.stop)
             node.run()
             return 0
         case _:

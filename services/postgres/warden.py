@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import select
-import signal
 import sys
 import threading
 import time
@@ -30,6 +29,7 @@ from services.postgres.processes import (
     no_patroni_can_start,
     read_segment,
 )
+from services.shutdown import on_shutdown
 
 # Pause between two looks while Patroni lives, seconds: its death and etcd's changes wake the warden anyway.
 LOOK_EVERY_S = 0.25
@@ -329,8 +329,7 @@ def main(arguments: list[str]) -> int:
             sys.stderr.write("usage: python -m services.postgres.warden WARDEN_JSON\n")
             return 2
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    on_shutdown(stop.set)
     Warden(config).run(stop)
     return 0
 

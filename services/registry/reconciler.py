@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 import threading
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 import psycopg
@@ -23,6 +21,7 @@ from services.registry.announced import Pointer
 from services.registry.errors import RegistryError
 from services.registry.registry import ModelRegistry
 from services.registry.store import ArtifactStore
+from services.shutdown import on_shutdown
 
 REPAIR_INTERVAL_S: Final = 5.0
 """Row and pointer disagree for no longer than this, plus the round itself, while both servers answer."""
@@ -112,12 +111,7 @@ def main(arguments: list[str]) -> int:
                 sys.stderr.write(f"reconciler: {path}: {error}\n")
                 return 2
             stop = threading.Event()
-
-            def end(number: int, frame: FrameType | None) -> None:
-                stop.set()
-
-            signal.signal(signal.SIGTERM, end)
-            signal.signal(signal.SIGINT, end)
+            on_shutdown(stop.set)
             reconciler.run(stop)
             return 0
         case _:

@@ -115,7 +115,10 @@ class Member:
     def postgres_processes(self) -> list[psutil.Process]:
         """Postmaster first, then all that it started."""
         postmaster = self.postmaster()
-        return [] if postmaster is None else [postmaster, *postmaster.children(recursive=True)]
+        try:
+            return [] if postmaster is None else [postmaster, *postmaster.children(recursive=True)]
+        except psutil.NoSuchProcess:  # it has just ended, and what it started ends with it
+            return []
 
     def signal_server(self, number: signal.Signals) -> None:
         """Signal Patroni and every Postgres process, Patroni first."""
