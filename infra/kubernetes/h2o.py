@@ -12,7 +12,7 @@ from pulumi_kubernetes import apps, core, meta, policy
 from infra.kubernetes import pods
 from infra.kubernetes.component import Component
 from infra.kubernetes.credentials import StackSecrets, secret_object
-from infra.kubernetes.plan import CONFIG_DIR, H2O, H2O_INTERNAL, H2O_STATUS, MEMBER_DIR, PYTHON, KubernetesPlan
+from infra.kubernetes.plan import CONFIG_DIR, H2O, H2O_INTERNAL, H2O_STATUS, MEMBER_DIR, PYTHON, TLS_DIR, KubernetesPlan
 from infra.on_kubernetes import Resources
 
 SCRATCH_MB: Final = 4096
@@ -62,6 +62,11 @@ class H2OConfig:
                     "heap_mb": self.heap_mb,
                     "threads": max(1, self.cpu_m // 1000),
                     "directory": str(MEMBER_DIR),
+                    "certificates": {
+                        "authority": str(TLS_DIR / "ca.crt"),
+                        "certificate": str(TLS_DIR / "tls.crt"),
+                        "key": str(TLS_DIR / "tls.key"),
+                    },
                 },
                 indent=2,
             )
@@ -79,7 +84,8 @@ class H2OCluster(Component):
         super().__init__(name, opts)
         plan, files = config.plan, config.files()
         settings = core.v1.ConfigMap(name, pods.config_map(plan, name, "h2o", files), opts=self.child())
-        tls = secret_object(plan, f"{name}-tls", "h2o", self.child(), text=secrets.client_tls())
+        own = {**secrets.tls("h2o"), **secrets.client_tls()}
+        tls = secret_object(plan, f"{name}-tls", "h2o", self.child(), text=own)
         service = core.v1.Service(
             name,
             core.v1.ServiceInitArgs(

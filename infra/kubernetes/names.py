@@ -21,7 +21,7 @@ PASSWORDS: Final = (
     "api_token",
     "admin_token",
 )
-CERTIFIED: Final = ("etcd", "postgres", "redis", "edge", "client")
+CERTIFIED: Final = ("etcd", "postgres", "redis", "h2o", "edge", "client")
 """Who has a certificate of the environment's CA; `client` is what clients of etcd show."""
 CA: Final = "tls_ca_crt"
 

@@ -36,6 +36,7 @@ def subjects(plan: KubernetesPlan) -> dict[str, Subject]:
         "etcd": Subject("etcd", members("etcd"), client=True),
         "postgres": Subject("postgres", members("postgres")),
         "redis": Subject("redis", [plan.service_host("redis"), *here]),
+        "h2o": Subject("h2o", members("h2o"), client=True),  # a node is its peers' client too
         "edge": Subject("edge", [*plan.settings.edge.hosts, plan.service_host("edge")]),
         "client": Subject("breakwater", server=False, client=True),
     }

@@ -43,7 +43,7 @@ TLS_DEMANDS: Final = {
     "edge": (r"ssl-min-ver TLSv1\.3",),
     "api": _CLIENT,
     "postgres": (r'"tls_dir": "/',),
-    "h2o": (r'"https://etcd-', r"ETCDCTL_CERT=/"),
+    "h2o": (r'"https://etcd-', r"ETCDCTL_CERT=/", r'"certificates": \{'),
     "registry": _CLIENT,
     "mage": _CLIENT,
     "migrate": _CLIENT,
@@ -51,8 +51,7 @@ TLS_DEMANDS: Final = {
 }
 """By component: what its containers' environment, command or configuration must say.
 
-Two servers are asked in clear, kept to themselves by network rules: the API, by the edge and by who reads its metrics
-(docs/adr/0010), and H2O, by its own nodes and Mage (docs/adr/0018). Nothing here demands TLS of these.
+The API is asked in clear, kept to itself by network rules: by the edge and by who reads its metrics (docs/adr/0010).
 """
 PLAIN: Final = re.compile(r"http://(?!0\.0\.0\.0:2381)[^\s\",]+|redis://|sslmode=(disable|allow|prefer|require)\b")
 """Addresses and modes without encryption or without proof of the server's name; etcd's health port tells no secret."""

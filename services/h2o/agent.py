@@ -9,12 +9,13 @@ import signal
 import subprocess
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from services import background
 from services.contracts.events import Event, EventLog
-from services.coordination.etcd import EtcdClient, EtcdError, Put
+from services.coordination.etcd import Compare, EtcdClient, EtcdError, Put
 from services.h2o.decision import Process
 from services.h2o.errors import H2OError, StateUnreadable
 from services.h2o.lease import Lease
@@ -27,7 +28,6 @@ AGENT_TTL_S: Final = 6
 LOOK_EVERY_S: Final = 1.0
 # SIGKILL ends a JVM within a fraction of a second, unless it waits for a broken disk. Seconds.
 END_S: Final = 30.0
-USED: Final = "epoch"
 # So much of the log's end tells why a JVM did not start; etcd is no place for more. Characters.
 DETAIL_CHARS: Final = 300
 
@@ -80,9 +80,9 @@ class Agent:
         snapshot = self._watch.snapshot
         if self._jvm is not None and self._jvm.poll() is not None:
             self._bury(self._jvm)
-        if snapshot is not None:
-            self._follow(snapshot)
-        with contextlib.suppress(EtcdError):  # without etcd the JVM goes on; the report is written when it is back
+        with contextlib.suppress(EtcdError):  # without etcd the JVM goes on; what is to be written waits for it
+            if snapshot is not None:
+                self._follow(snapshot)
             self._tell()
 
     def _wait(self, wake: int) -> None:
@@ -117,19 +117,10 @@ class Agent:
 
     def _enter(self, generation: int, cloud: str) -> None:
         """Start the epoch's JVM, unless an agent of this node did before: a cloud takes back nobody whom it lost."""
-        if _used(self._template.directory) == generation:
+        if not self._first(generation):
             self._report = Report(generation=generation, process=Process.EXITED, detail="the agent was restarted")
             return
-        _use(self._template.directory, generation)
-        server = H2OServer(
-            directory=self._template.directory,
-            host=self._template.host,
-            port=self._template.port,
-            heap_mb=self._template.heap_mb,
-            threads=self._template.threads,
-            peers=self._template.peers,
-            cloud=cloud,
-        )
+        server = replace(self._template, cloud=cloud)
         try:
             prepare(server)
             server.log.unlink(missing_ok=True)  # each JVM's own words; H2O itself keeps logs below ice/
@@ -143,6 +134,19 @@ class Agent:
             return
         self._report = Report(generation=generation, process=Process.RUNNING, pid=self._jvm.pid)
         self._say("started", generation=generation, pid=self._jvm.pid)
+
+    def _first(self, generation: int) -> bool:
+        """Whether no agent of this node entered the epoch before, which is noted now.
+
+        etcd remembers it: a pod that is replaced has lost its disk. EtcdError when it does not answer; the epoch is
+        entered once it does.
+        """
+        key = self._watch.keys.entered(self._name)
+        known = self._client.get(key)
+        if known is not None and known.value == str(generation):
+            return False
+        unchanged = Compare(key, "mod_revision", 0 if known is None else known.mod_revision)
+        return self._client.transact([unchanged], [Put(key, str(generation))]).succeeded
 
     def _bury(self, jvm: subprocess.Popen[bytes]) -> None:
         """The JVM ended by itself, or somebody killed it."""
@@ -175,20 +179,3 @@ class Agent:
     def _say(self, kind: str, **data: object) -> None:
         with contextlib.suppress(OSError):
             self._events.append(Event.now("h2o-agent", kind, self._name, **data))
-
-
-def _used(directory: Path) -> int:
-    """The last epoch that a JVM was started for here; 0 when none was."""
-    try:
-        return int((directory / USED).read_text())
-    except (FileNotFoundError, ValueError):
-        return 0
-
-
-def _use(directory: Path, generation: int) -> None:
-    partial = directory / f".{USED}"
-    with partial.open("w") as out:
-        out.write(str(generation))
-        out.flush()
-        os.fsync(out.fileno())
-    partial.rename(directory / USED)

@@ -7,6 +7,7 @@ import csv
 import io
 import itertools
 import json
+import os
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ from h2o.exceptions import H2OConnectionError
 from h2o.exceptions import H2OError as ClientError
 
 from services.contracts.flights import CATEGORICAL, FEATURES, MODEL_NAME, TARGET
+from services.coordination.tls import AUTHORITY
 from services.h2o.errors import TrainingRefused
 from services.h2o.trained import ARTIFACT, CARD, GOLDEN, TrainedModel
 from services.registry.card import Feature, Metrics, ModelCard, Rows, TrainingWindow, sha256_of
@@ -52,13 +54,16 @@ class Job:
 def connected(url: str, files: Iterable[Path]) -> Iterator[Job]:
     """A connection to the cloud behind `url` for a training on `files`; removes what the job made when it ends.
 
-    Raises TrainingRefused when the cloud runs another release of H2O, or has too little heap for the files.
+    Over https the environment names the authority to trust, as for etcd.
+    Raises TrainingRefused when the cloud runs another release of H2O, has too little heap for the files, or cannot be
+    trusted.
     """
-    _refuse_too_little(url, sum(path.stat().st_size for path in files))
+    authority = _authority() if url.startswith("https:") else None
+    _refuse_too_little(url, sum(path.stat().st_size for path in files), authority)
     job = Job()
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it advertises later releases, which export no MOJO
-            h2o.connect(url=url, verbose=False, strict_version_check=True)
+            h2o.connect(url=url, cacert=authority, verbose=False, strict_version_check=True)
     except H2OConnectionError as error:
         release = CLOUD_RELEASE.search(str(error))
         if release is None:
@@ -127,8 +132,16 @@ def share_of_late(frame: Any) -> float:
     return float(frame[TARGET].asnumeric().mean(return_frame=False)[0])
 
 
-def _refuse_too_little(url: str, file_bytes: int) -> None:
-    answer = urllib3.request("GET", f"{url}/3/Cloud?skip_ticks=true", timeout=ASK_S, retries=False)
+def _authority() -> str:
+    authority = os.environ.get(AUTHORITY)
+    if not authority:
+        raise TrainingRefused(f"H2O is reached by https, but {AUTHORITY} is not set: let it name its PEM file")
+    return authority
+
+
+def _refuse_too_little(url: str, file_bytes: int, authority: str | None) -> None:
+    with urllib3.PoolManager(retries=False, timeout=ASK_S, ca_certs=authority) as http:
+        answer = http.request("GET", f"{url}/3/Cloud?skip_ticks=true")
     heap = sum(int(node["max_mem"]) for node in json.loads(answer.data)["nodes"])
     needed = file_bytes * HEAP_PER_BYTE
     if heap < needed:

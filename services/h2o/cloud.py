@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import ssl
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ class NodeAddress:
     name: str
     host: str
     port: int
+    scheme: str = "http"
 
     @property
     def peer(self) -> str:
@@ -34,12 +36,16 @@ class NodeAddress:
 
     @property
     def url(self) -> str:
-        return f"http://{self.peer}"
+        return f"{self.scheme}://{self.peer}"
 
 
 @dataclass(frozen=True, slots=True)
 class CloudView:
-    """The cloud as one node describes it. `heard_ms`: when it last heard of each node (host:port), by its own clock."""
+    """The cloud as one node describes it.
+
+    `heard_ms`: when it last heard of each node, by its own clock. A node goes by its address and port and, where its
+    peers were told a name, by name and port.
+    """
 
     name: str
     size: int
@@ -55,7 +61,7 @@ class CloudView:
             size=int(answer["cloud_size"]),
             consensus=bool(answer["consensus"]),
             healthy=bool(answer["cloud_healthy"]) and int(answer["bad_nodes"]) == 0,
-            heard_ms={str(node["ip_port"]): int(node["last_ping"]) for node in answer["nodes"]},
+            heard_ms={peer: int(node["last_ping"]) for node in answer["nodes"] for peer in _known_as(node)},
         )
 
     def age_s(self, peer: str) -> float | None:
@@ -65,6 +71,13 @@ class CloudView:
         return (max(self.heard_ms.values()) - self.heard_ms[peer]) / 1000
 
 
+def _known_as(node: Mapping[str, Any]) -> set[str]:
+    """H2O writes a node as host/address:port, without host when it was told an address."""
+    host, _, address = str(node["h2o"]).rpartition("/")
+    port = address.rpartition(":")[2]
+    return {address, f"{host}:{port}"} if host else {address}
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     port: Port
@@ -72,11 +85,11 @@ class Answer:
 
 
 class Questioner:
-    """Asks all nodes at once, over connections that it keeps."""
+    """Asks all nodes at once, over connections that it keeps. `trust`: whose certificates count, of nodes with TLS."""
 
-    def __init__(self, nodes: Sequence[NodeAddress]) -> None:
+    def __init__(self, nodes: Sequence[NodeAddress], trust: ssl.SSLContext | None = None) -> None:
         self._nodes = tuple(nodes)
-        self._http = urllib3.PoolManager(num_pools=len(nodes), retries=False, timeout=ASK_TIMEOUT)
+        self._http = urllib3.PoolManager(num_pools=len(nodes), retries=False, timeout=ASK_TIMEOUT, ssl_context=trust)
         self._pool = ThreadPoolExecutor(len(nodes), thread_name_prefix="h2o-ask")
 
     def ask(self) -> dict[str, Answer]:

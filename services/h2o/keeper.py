@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import select
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -74,6 +75,7 @@ class Keeper:
         watch: StateWatch,
         events: EventLog,
         *,
+        trust: ssl.SSLContext | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._name = name
@@ -84,7 +86,7 @@ class Keeper:
         self._events = events
         self._wall = wall
         self._lease = Lease(client, ELECTION_TTL_S)
-        self._questioner = Questioner(nodes)
+        self._questioner = Questioner(nodes, trust)
         self._memory = Memory(0)
         self._said: tuple[str, ...] = ()
         self.elected = False

@@ -13,9 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from services.contracts.events import EventLog
 from services.coordination.etcd import EtcdClient, EtcdError
 from services.coordination.readiness import ReadinessServer
+from services.h2o import encryption
 from services.h2o.agent import Agent
 from services.h2o.cloud import NodeAddress
 from services.h2o.decision import State
+from services.h2o.encryption import Certificates
 from services.h2o.errors import ConfigurationInvalid, StateUnreadable
 from services.h2o.keeper import Keeper
 from services.h2o.server import H2OServer
@@ -36,7 +38,10 @@ class Peer(BaseModel):
 
 
 class NodeConfig(BaseModel):
-    """node.json. `memory_mb` is the node's limit; `heap_mb` of it is the JVM's heap. `status_port`: /ready, /status."""
+    """node.json. `memory_mb` is the node's limit; `heap_mb` of it is the JVM's heap. `status_port`: /ready, /status.
+
+    Without `certificates` the cloud talks in clear: for loopback only.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -49,6 +54,7 @@ class NodeConfig(BaseModel):
     heap_mb: int = Field(gt=0)
     threads: int = Field(default=2, ge=1)
     directory: Path
+    certificates: Certificates | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> NodeConfig:
@@ -74,7 +80,8 @@ class H2ONode:
         self._keys = Keys.of(config.environment)
         self._stop = threading.Event()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        nodes = tuple(NodeAddress(name=node.name, host=node.host, port=node.port) for node in config.nodes)
+        scheme = encryption.scheme(config.certificates)
+        nodes = tuple(NodeAddress(**node.model_dump(), scheme=scheme) for node in config.nodes)
         self._own = next(node for node in nodes if node.name == config.name)
         server = H2OServer(
             directory=config.directory,
@@ -83,12 +90,14 @@ class H2ONode:
             heap_mb=config.heap_mb,
             threads=config.threads,
             peers=tuple(node.peer for node in nodes),
+            certificates=config.certificates,
         )
+        trust = encryption.trusting(config.certificates.authority) if config.certificates is not None else None
         events = EventLog(config.directory / EVENTS, aloud=True)
         self._watch = StateWatch(EtcdClient(config.etcd, timeout_s=ETCD_TIMEOUT_S), self._keys)
         # A client each: threads that write must not wait for each other's dead server.
         self._agent = Agent(config.name, server, self._etcd(), self._watch, events)
-        self._keeper = Keeper(config.name, nodes, self._etcd(), self._watch, events)
+        self._keeper = Keeper(config.name, nodes, self._etcd(), self._watch, events, trust=trust)
         self._ready_client = self._etcd()
         self._readiness = ReadinessServer(self._own.host, config.status_port, ready=self.obstacle, status=self.status)
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.h2o import encryption
+from services.h2o.encryption import Certificates
 from services.h2o.errors import PortInUse
 from services.h2o.genmodel import server_jar
 
@@ -29,7 +31,8 @@ _HEAP = re.compile(r"-Xmx(\d+)([mMgG])")
 class H2OServer:
     """What one server is started from. `directory` is its own: data, temporary files, log.
 
-    `peers` are the cloud's nodes as host:port, this one included; none means a cloud of its own.
+    `peers` are the cloud's nodes as host:port, this one included; none means a cloud of its own. With `certificates` it
+    speaks TLS only, with its clients and with its peers.
     """
 
     directory: Path
@@ -39,10 +42,11 @@ class H2OServer:
     cloud: str = "bw-0"
     host: str = LOOPBACK
     peers: tuple[str, ...] = ()
+    certificates: Certificates | None = None
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return f"{encryption.scheme(self.certificates)}://{self.host}:{self.port}"
 
     @property
     def log(self) -> Path:
@@ -64,6 +68,7 @@ class H2OServer:
             *("-flatfile", str(self.directory / "flatfile")),
             *("-ice_root", str(self.directory / "ice")),
             *("-nthreads", str(self.threads)),
+            *(encryption.options(self.directory) if self.certificates is not None else ()),
         ]
 
 
@@ -74,12 +79,17 @@ def heap_mb(arguments: Iterable[str]) -> int | None:
 
 
 def prepare(server: H2OServer) -> None:
-    """Make what the process needs on disk. Raises PortInUse when it could not listen."""
+    """Make what the process needs on disk.
+
+    Raises PortInUse when it could not listen, ConfigurationInvalid when its certificates cannot be used.
+    """
     _refuse_taken_ports(server)
     for name in ("tmp", "ice", "log"):
         (server.directory / name).mkdir(parents=True, exist_ok=True)
     peers = server.peers or (f"{server.host}:{server.port}",)
     (server.directory / "flatfile").write_text("".join(f"{peer}\n" for peer in peers))
+    if server.certificates is not None:
+        encryption.write_stores(server.certificates, server.directory)
 
 
 def _refuse_taken_ports(server: H2OServer) -> None:

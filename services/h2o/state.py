@@ -107,6 +107,10 @@ class Keys:
     def order(self, node: str) -> str:
         return f"{self.prefix}orders/{node}"
 
+    def entered(self, node: str) -> str:
+        """The last generation for which an agent of this node started a JVM."""
+        return f"{self.prefix}entered/{node}"
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:

@@ -67,7 +67,7 @@ def test_a_lost_node_keeps_the_promises(
             last_s = max((o.scheduled - fault for o in bad), default=0.0)
             still = [o for o in load.bad(after=fault) if o.scheduled > fault + WRITES_S]
         record_property("paused_s", f"{paused_s:.1f}")
-        record_property("bad_operations_elsewhere", f"{len(bad)}, the last {last_s:.1f} s after the loss")
+        record_property("bad_operations_elsewhere", told(bad, fault))
         assert paused_s < WRITES_S
         assert last_s <= WITHDRAWN_S
         assert still == []
@@ -92,8 +92,13 @@ def _nodes_of_a_primary(platform: Platform) -> tuple[str, str]:
 
 
 def _settled(platform: Platform) -> None:
-    """All is as before: what follows begins with a whole platform."""
-    platform.rolled_out("deployment/api")
+    """All is as before: what follows begins with a whole platform, spread over all nodes again.
+
+    Nothing moves back by itself to a node that was emptied: after two drains both replicas of the edge may share one.
+    """
+    for replicas in ("deployment/edge", "deployment/api"):
+        platform.kubectl("rollout", "restart", replicas)
+        platform.rolled_out(replicas)
     platform.healthy()
 
 

@@ -57,8 +57,13 @@ def test_one_more_shard_is_made_and_told_to_those_who_must_know(
 def test_one_more_replica_adds_just_that(platform: Platform) -> None:
     api = platform.plan.topology.api
     larger = platform.with_topology(api=api.model_copy(update={"replicas": api.replicas + 1}))
-    # an autoscaler that scaled down before lets its last pod drain
-    eventually("as many as before", 120, lambda: len(_standing(platform)) == len(platform.pods("api")) == api.replicas)
+    # from the topology that is given, whatever was made of it before
+    platform.apply(_without_jobs(platform))
+    for told in ("deployment/api", "deployment/mage"):
+        platform.rolled_out(told)
+    eventually(
+        "only those that stay", 120, lambda: len(_standing(platform)) == len(platform.pods("api")) == api.replicas
+    )
     before = platform.identities()
     larger.apply(_without_jobs(larger))
     eventually("one more replica", 120, lambda: len(_standing(platform)) == api.replicas + 1)

@@ -16,6 +16,7 @@ from typing import Any, Self
 import urllib3
 
 from services.contracts.events import Event, read_events
+from services.h2o.encryption import Certificates, scheme
 from services.h2o.node import EVENTS, NodeConfig, Peer
 from services.h2o.server import PORTS_USED
 from tests.integration.coordination.etcd_cluster import free_ports
@@ -55,7 +56,14 @@ class Nodes:
     """`size` nodes with their directories under `directory`. A context manager; leaves nothing running."""
 
     def __init__(
-        self, directory: Path, etcd: list[str], size: int, *, memory_mb: int = 768, heap_mb: int = 512
+        self,
+        directory: Path,
+        etcd: list[str],
+        size: int,
+        *,
+        memory_mb: int = 768,
+        heap_mb: int = 512,
+        certificates: Certificates | None = None,
     ) -> None:
         self.directory = directory
         first = free_block(size * (PORTS_USED + 1))
@@ -63,6 +71,7 @@ class Nodes:
         self.names = [peer.name for peer in self._peers]
         self._status_ports = {peer.name: first + PORTS_USED * size + i for i, peer in enumerate(self._peers)}
         self._etcd, self._memory = etcd, (memory_mb, heap_mb)
+        self.certificates = certificates
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
@@ -88,6 +97,7 @@ class Nodes:
         config = NodeConfig(
             environment=ENVIRONMENT, name=name, nodes=self._peers, etcd=tuple(self._etcd), directory=home,
             status_port=self._status_ports[name], memory_mb=self._memory[0], heap_mb=self._memory[1],
+            certificates=self.certificates,
         )  # fmt: skip
         path = home / "node.json"
         path.write_text(config.model_dump_json())
@@ -97,7 +107,8 @@ class Nodes:
             )
 
     def url(self, name: str) -> str:
-        return next(f"http://{peer.host}:{peer.port}" for peer in self._peers if peer.name == name)
+        protocol = scheme(self.certificates)
+        return next(f"{protocol}://{peer.host}:{peer.port}" for peer in self._peers if peer.name == name)
 
     def ask(self, name: str, path: str) -> tuple[int, dict[str, Any]]:
         """GET /ready or /status of a node's own process; 0 when it does not answer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shutil
 import signal
 import threading
 import time
@@ -140,6 +141,22 @@ def test_a_killed_node_in_mid_training_ends_in_an_equal_model(
         assert one.features == other.features
         assert abs(one.probability - other.probability) <= SAME
     nodes.wait_ready()
+
+
+def test_a_node_that_returns_without_its_disk_is_not_taken_back(tmp_path: Path) -> None:
+    """As the pod that replaces a lost one: its cloud held the old one's address, and no keeper saw the death."""
+    with EtcdCluster(tmp_path / "etcd", 1) as etcd, Nodes(tmp_path, etcd.clients, 1) as alone:
+        alone.wait_ready()
+        epoch = alone.epoch()
+        alone.processes["h2o-0"].kill()
+        alone.processes["h2o-0"].wait(10)
+        shutil.rmtree(tmp_path / "h2o-0")
+        alone.start("h2o-0")
+
+        wait_until(lambda: alone.ask("h2o-0", "/status")[1].get("epoch") == epoch + 1, 60.0, "the next epoch is raised")
+        alone.wait_ready()
+
+        assert alone.events("h2o-keeper", "raised")[0].data["why"] == "process_exited"
 
 
 def test_a_node_that_etcd_does_not_answer_is_not_ready_and_nothing_is_restarted(

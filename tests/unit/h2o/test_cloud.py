@@ -50,9 +50,23 @@ def test_age_is_taken_from_whoever_heard_last() -> None:
 
 
 def test_h2os_own_answer_is_understood() -> None:
-    node: dict[str, Any] = {"ip_port": "127.0.0.1:24060", "last_ping": 1795375802124, "healthy": True}
+    node: dict[str, Any] = {"h2o": "/127.0.0.1:24060", "last_ping": 1795375802124, "healthy": True}
     answer = {"cloud_name": "bw-1", "cloud_size": 1, "consensus": True, "cloud_healthy": True, "bad_nodes": 0}
     assert CloudView.parse(answer | {"nodes": [node]}).heard_ms == {"127.0.0.1:24060": 1795375802124}
     assert not CloudView.parse(answer | {"nodes": [node], "bad_nodes": 1}).healthy
     with pytest.raises(KeyError):
         CloudView.parse(answer)
+
+
+def test_a_node_whose_peers_were_told_a_name_is_heard_of_by_that_name() -> None:
+    host = "h2o-0.h2o.staging.svc.cluster.local"
+    nodes = [
+        {"h2o": f"{host}/10.244.3.4:54321", "last_ping": 41_000},
+        {"h2o": "/10.244.1.14:54321", "last_ping": 50_000},
+    ]
+    answer = {"cloud_name": "bw-4", "cloud_size": 2, "consensus": True, "cloud_healthy": True, "bad_nodes": 0}
+
+    view = CloudView.parse(answer | {"nodes": nodes})
+
+    assert view.age_s(f"{host}:54321") == view.age_s("10.244.3.4:54321") == 9.0
+    assert view.age_s("10.244.1.14:54321") == 0.0

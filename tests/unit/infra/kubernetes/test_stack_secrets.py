@@ -50,6 +50,7 @@ def test_certificates_bear_the_names_by_which_servers_are_reached(made: Path) ->
         )
     assert "*.postgres.breakwater-staging.svc.cluster.local" in names["postgres"]
     assert "*.etcd.breakwater-staging.svc.cluster.local" in names["etcd"]
+    assert "*.h2o.breakwater-staging.svc.cluster.local" in names["h2o"]
     assert names["edge"][0] == "staging.breakwater.example.org"
     assert names["client"] == []
 

@@ -291,6 +291,12 @@ def unproven_mage(made: Manifests) -> None:
     data.update({name: text.replace("https://etcd-", "etcd-") for name, text in data.items()})
 
 
+def plain_h2o(made: Manifests) -> None:
+    data = one(made, "ConfigMap", "h2o")["data"]
+    nodes = {name: json.loads(text) for name, text in data.items()}
+    data.update({name: json.dumps({**node, "certificates": None}) for name, node in nodes.items()})
+
+
 def plain_init(made: Manifests) -> None:
     pod(made, "Job", "load")["initContainers"][0]["env"].append({"name": "FROM", "value": "http://elsewhere/data"})
 
@@ -419,6 +425,7 @@ BREACHES: list[tuple[str, Callable[[Manifests], None], str]] = [
     ("tls", no_certificates_in_a_job, "mounts no certificates"),
     ("tls", unproven_job, "does not say"),
     ("tls", unproven_mage, "does not say"),
+    ("tls", plain_h2o, "does not say"),
     ("tls", plain_init, "is told http://elsewhere/data"),
     ("tls", plain_command, "is told redis://"),
     ("kept-data", deleted_data, "may delete data"),
