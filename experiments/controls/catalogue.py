@@ -17,7 +17,9 @@ PROVE: Final = "prove that it died"
 START: Final = "start it again"
 RECOVERED: Final = "load after recovery"
 
-FREEZE_S: Final = 3
+FREEZE_S: Final = 1.5
+"""Past a prediction's deadline of a second, within its client's patience of two: who hangs up dials anew, and the
+handshakes would take the processor that clients send with."""
 STRIKE: Final = "strike the cache"
 BLOCK: Final = "block the loop of one replica"
 LOAD: Final = "undisturbed load"
@@ -172,7 +174,7 @@ CONTROLS: Final[tuple[Control, ...]] = (
     ),
     Control(
         name="frozen-edge",
-        title="the edge frozen for 3 s",
+        title="the edge frozen for 1.5 s",
         insertions=(Insertion("after", PROVE, "freeze_edge", {**ENVIRONMENT, "seconds": FREEZE_S}),),
         expected={"predictions": Verdict.FALSE, "other-shards": Verdict.FALSE, "lost-writes": Verdict.TRUE},
         exit_code=1,
