@@ -59,8 +59,8 @@ def test_one_more_replica_adds_just_that(platform: Platform) -> None:
     larger = platform.with_topology(api=api.model_copy(update={"replicas": api.replicas + 1}))
     # from the topology that is given, whatever was made of it before
     platform.apply(_without_jobs(platform))
-    for told in ("deployment/api", "deployment/mage"):
-        platform.rolled_out(told)
+    for deployment in ("deployment/api", "deployment/mage"):
+        platform.rolled_out(deployment)
     eventually(
         "only those that stay", 120, lambda: len(_standing(platform)) == len(platform.pods("api")) == api.replicas
     )

@@ -44,5 +44,9 @@ def test_a_second_order_changes_nothing() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     obeyed.get(timeout=HEARD_S)
     os.kill(os.getpid(), signal.SIGINT)
+    for thread in threading.enumerate():
+        if thread.name == "shutdown":
+            thread.join(HEARD_S)
+            assert not thread.is_alive(), "somebody waits for another order"
 
     assert obeyed.empty()

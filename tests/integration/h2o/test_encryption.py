@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import urllib3
-from cryptography.hazmat.primitives import serialization
 from urllib3.exceptions import HTTPError
 
-from infra.certificates import Authority, Subject, issue, make_authority
 from services.coordination.etcd import EtcdClient
 from services.coordination.tls import AUTHORITY
 from services.h2o.cloud import HTTP_OK, NodeAddress, Questioner, is_whole
 from services.h2o.cluster import H2OCluster
-from services.h2o.encryption import Certificates, trusting
+from services.h2o.encryption import KEY_STORE, SECURITY, Certificates, trusting
 from services.h2o.job import run
 from services.h2o.specs import SplitSpec
+from tests.h2o_certificates import make_certificates
 from tests.integration.coordination.etcd_cluster import EtcdCluster
 from tests.integration.h2o.flights_frame import FlightFiles
 from tests.integration.h2o.nodes import ENVIRONMENT, Nodes, wait_until
@@ -30,27 +28,16 @@ SIZE = 2
 ANSWERS_S = 5.0
 DISTRUST = "unable to find valid certification path"
 DISTRUST_S = 60.0
-NOW = datetime.datetime.now(datetime.UTC)
-
-
-def certificates(directory: Path, authority: Authority) -> Certificates:
-    directory.mkdir()
-    made = Certificates(authority=directory / "ca.crt", certificate=directory / "tls.crt", key=directory / "tls.key")
-    certificate, key = issue(authority, Subject("h2o", ["127.0.0.1"], client=True), NOW, 1)
-    made.authority.write_bytes(authority.certificate.public_bytes(serialization.Encoding.PEM))
-    made.certificate.write_bytes(certificate)
-    made.key.write_bytes(key)
-    return made
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return certificates(tmp_path_factory.mktemp("tls") / "own", make_authority("ours", NOW))
+    return make_certificates(tmp_path_factory.mktemp("own"))
 
 
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return certificates(tmp_path_factory.mktemp("tls") / "foreign", make_authority("theirs", NOW))
+    return make_certificates(tmp_path_factory.mktemp("foreign"))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +55,6 @@ def nodes(etcd: EtcdCluster, own: Certificates, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture
 def cluster(etcd: EtcdCluster, nodes: Nodes) -> Iterator[H2OCluster]:
-    nodes.wait_ready()
     client = EtcdClient(etcd.clients)
     yield H2OCluster(client, ENVIRONMENT)
     client.close()
@@ -130,5 +116,5 @@ def test_nodes_that_do_not_trust_each_other_form_no_cloud(
 
 def test_keys_are_for_their_owner_alone(nodes: Nodes) -> None:
     for name in nodes.names:
-        for file in ("node.p12", "security.properties"):
+        for file in (KEY_STORE, SECURITY):
             assert (nodes.directory / name / file).stat().st_mode & 0o077 == 0

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 
-from infra.certificates import Subject, issue, make_authority
 from services.coordination.tls import AUTHORITY
 from services.h2o import client, encryption, server
 from services.h2o.encryption import Certificates
 from services.h2o.errors import ConfigurationInvalid, TrainingRefused
-
-NOW = datetime.datetime.now(datetime.UTC)
+from tests.h2o_certificates import make_certificates
 
 
 @pytest.fixture
 def certificates(tmp_path: Path) -> Certificates:
-    made = Certificates(authority=tmp_path / "ca.crt", certificate=tmp_path / "tls.crt", key=tmp_path / "tls.key")
-    authority = make_authority("ours", NOW)
-    certificate, key = issue(authority, Subject("h2o", ["127.0.0.1"]), NOW, 1)
-    made.authority.write_bytes(authority.certificate.public_bytes(serialization.Encoding.PEM))
-    made.certificate.write_bytes(certificate)
-    made.key.write_bytes(key)
-    return made
+    return make_certificates(tmp_path)
 
 
 def test_both_ports_encrypt_or_none(certificates: Certificates, tmp_path: Path) -> None:
@@ -45,8 +35,7 @@ def test_the_stores_are_made_anew_and_for_their_owner_alone(certificates: Certif
 
 
 def test_a_key_of_another_certificate_is_named(certificates: Certificates, tmp_path: Path) -> None:
-    _, other = issue(make_authority("theirs", NOW), Subject("h2o", ["127.0.0.1"]), NOW, 1)
-    certificates.key.write_bytes(other)
+    certificates.key.write_bytes(make_certificates(tmp_path / "others").key.read_bytes())
 
     with pytest.raises(ConfigurationInvalid, match=r"tls\.key make no key store"):
         encryption.write_stores(certificates, tmp_path)
