@@ -52,11 +52,17 @@ def kill_primaries(environment: str, run_dir: str, scope: Scope) -> dict[str, An
     return {"members": [proof.member for proof in proofs]}
 
 
-def prove(environment: str, run_dir: str) -> dict[str, Any]:
-    """Look again, independently of whoever did the fault: are those very processes gone, does nothing answer?"""
+def prove(environment: str, run_dir: str, after_s: float = 0.0) -> dict[str, Any]:
+    """Look again, independently of whoever did the fault: are those very processes gone, does nothing answer?
+
+    Not before `after_s` since the fault: what is held down waits, and looking takes processor from what fails over
+    meanwhile (on Kubernetes lists of pods and a command in one).
+    """
+    faults = unproven(run_dir)
+    _sleep_until(max((fault.t_ns / 1e9 for fault in faults), default=0.0) + after_s)
     target = open_environment(environment)
     seen = {}
-    for fault in unproven(run_dir):
+    for fault in faults:
         identities = tuple(runtime.ProcessId(p.pid, p.start_ticks, p.name, p.pod) for p in fault.pids)
         pod = None if fault.pod is None else runtime.PodId(fault.pod.name, fault.pod.uid)
         proven, evidence = target.is_down(fault.member, identities, pod)
@@ -84,9 +90,11 @@ def hold(environment: str, run_dir: str, seconds: float) -> dict[str, Any]:
     ends = fault.t_ns / 1e9 + seconds
     gives_up = fault.t_ns / 1e9 + max(seconds, NEW_PRIMARY_S)
     primaries: list[str | None] = []
+    # asking every Patroni ten times a second is nothing that a failover should have to bear
+    _sleep_until(ends)
     while (now := time.monotonic()) < gives_up:
         primaries = [target.shard_state(shard).primary for shard in sorted({_shard_of(entry) for entry in faults})]
-        if now >= ends and ((struck.isdisjoint(primaries) and None not in primaries) or not fault.proven):
+        if (struck.isdisjoint(primaries) and None not in primaries) or not fault.proven:
             break
         time.sleep(POLL_S)
     return {"primaries": primaries}
@@ -113,6 +121,10 @@ def await_streaming(environment: str, run_dir: str, seconds: float) -> dict[str,
             return {"streaming": True}
         time.sleep(POLL_S)
     return {"streaming": False}
+
+
+def _sleep_until(monotonic_s: float) -> None:
+    time.sleep(max(0.0, monotonic_s - time.monotonic()))
 
 
 def _shard_of(fault: FaultRecord) -> int:

@@ -259,10 +259,12 @@ class KubernetesEnvironment:
         if scope == "member":
             strike.delete_pod(self.cluster, pod)
             taken = PodId(pod.name, pod.uid)
-        proven, evidence = self._wait_down(member, struck.processes, taken)
+        if struck.left is None:
+            proven, evidence = self._wait_down(member, struck.processes, taken)
+        else:
+            proven, evidence = struck.left == 0, f"{struck.left} of {len(struck.processes)} processes are left"
         if not hold:
             undo.unlink()
-            proven, evidence = struck.left == 0, f"{struck.left} of {len(struck.processes)} processes are left"
         return FaultProof(member, scope, "SIGKILL", hold, struck.t_ns, struck.processes, proven, evidence, pod=taken)
 
     def _kill_pod(self, pod: Pod, scope: Scope, *, hold: bool) -> FaultProof:

@@ -20,6 +20,9 @@ from infra.kubernetes.pod import Pod
 SERVER, WARDEN = "server", "warden"
 READY_S: Final = 30.0
 """A command in a container begins within a second, on a machine that does much else within several."""
+SETTLE_S: Final = 1.0
+"""Between the preparation and the strike: lists of pods and a command that begins take a small cluster's processors for
+half a second, which would be taken for the fault's doing."""
 GONE_S: Final = 5.0
 """SIGKILL ends a process within milliseconds, unless it sleeps in the kernel on a disk."""
 EVENTS_BYTES: Final = 1024 * 1024
@@ -55,6 +58,7 @@ def kill_processes(cluster: Cluster, pod: Pod, scope: Scope, *, hold: bool) -> S
         first = command.hear(timeout_s=READY_S)
         if not first.get("ready"):
             raise FaultRefused(f"{pod.name} runs no server; nothing was killed; is it up? `breakwater status`")
+        time.sleep(SETTLE_S)
         t_ns = time.monotonic_ns()
         command.say(STRIKE)
         victims = _processes(pod, command.hear(timeout_s=READY_S)["processes"])

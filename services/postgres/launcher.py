@@ -34,7 +34,7 @@ def launch(directory: MemberDirectory) -> NoReturn:
     directory.write_patroni_identity(ProcessIdentity(os.getpid(), own_start_ticks()))
     environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
     environment[MEMBER_VARIABLE] = str(directory.root)
-    command = [sys.executable, "-m", "patroni", str(directory.patroni_config)]
+    command = [sys.executable, "-m", "services.postgres.run_patroni", str(directory.patroni_config)]
     os.execve(sys.executable, command, environment)  # noqa: S606 - becoming Patroni is the purpose
 
 

@@ -19,6 +19,9 @@ from tests.kubernetes.platform import Platform
 HERE: Final = Path(__file__).resolve().parent
 COMMAND_S: Final = 420
 """A scenario lasts two to four minutes; the preflight may wait for a member that still comes back."""
+RATE: Final = "60"
+"""Predictions a second, the rest in scale: three fifths of the load. The cluster itself takes half a processor of its
+two, and at four fifths what is left is not enough for a failover. Below this, writes come too rarely to time one."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Runner:
 
     def verify(self, scenario: str, variant: str, seed: int, out: Path) -> dict[str, Any]:
         """The verdict of one run; AssertionError with what was said when there is none."""
-        chosen = ("--scenario", scenario, "--variant", variant, "--seed", str(seed), "--out", str(out))
+        chosen = ("--scenario", scenario, "--variant", variant, "--seed", str(seed), "--rate", RATE, "--out", str(out))
         said = self("verify", self.environment, *chosen, "--json")
         assert said.out, f"no verdict, exit code {said.code}: {said.err}"
         (verdict,) = json.loads(said.out)

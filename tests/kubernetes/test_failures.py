@@ -15,6 +15,8 @@ Record = Callable[[str, object], None]
 WARDEN_S = 2.0
 FAILOVER_S = 30.0
 REFORMED_S = 180.0
+KNOWN_S = 15.0
+"""CoreDNS serves a name for 5 s, Patroni's addresses are as old at most; both may date from before the last pod."""
 KILL_SERVER = """
 import contextlib, json, os, signal, time
 from pathlib import Path
@@ -44,8 +46,7 @@ def test_a_server_killed_in_a_living_pod_is_replaced_at_once(platform: Platform,
     primary = eventually("a primary", 60, lambda: platform.primary(0))
     before = _pod(platform, primary)
     with running(platform, predictions=False) as load:
-        said = platform.kubectl("exec", primary, "-c", "warden", "--", PYTHON, "-c", KILL_SERVER)
-        fault = time.monotonic() - (time.time() - float(said))
+        fault = _kill_server(platform, primary)
         recovered_s = load.recovered_after(0, fault)
         eventually("writes go on", 30, lambda: len(load.acknowledged(0, fault)) > 50)
         eventually("another primary", 30, lambda: platform.primary(0) not in {primary, None})
@@ -58,6 +59,28 @@ def test_a_server_killed_in_a_living_pod_is_replaced_at_once(platform: Platform,
     assert others == []
     assert load.lost(platform) == set()
     platform.rolled_out("statefulset/shard-0")
+
+
+def test_a_failover_after_a_restart_asks_members_where_they_are_now(
+    platform: Platform, record_property: Record
+) -> None:
+    """A member that is replaced has another address, and Patroni by itself would ask at the old one for 10 minutes."""
+    platform.kubectl("rollout", "restart", "statefulset/shard-1")
+    platform.rolled_out("statefulset/shard-1", timeout_s=400)
+    time.sleep(KNOWN_S)
+    primary = eventually("a primary", 60, lambda: platform.primary(1))
+    with running(platform, predictions=False) as load:
+        fault = _kill_server(platform, primary)
+        recovered_s = load.recovered_after(1, fault)
+        eventually("another primary", 30, lambda: platform.primary(1) not in {primary, None})
+    record_property("recovered_s", f"{recovered_s:.2f}")
+    since = f"--since={time.monotonic() - fault + 1:.0f}s"
+    others = [f"shard-1-{member}" for member in range(3) if f"shard-1-{member}" != primary]
+    said = "".join(platform.kubectl("logs", member, "-c", "server", since) for member in others)
+    assert "promoted self to leader" in said
+    assert "timed out" not in said
+    assert load.lost(platform) == set()
+    platform.rolled_out("statefulset/shard-1")
 
 
 def test_a_deleted_primary_loses_no_acknowledged_write(platform: Platform, record_property: Record) -> None:
@@ -90,6 +113,12 @@ def test_h2o_reforms_after_the_loss_of_a_node(platform: Platform, record_propert
     record_property("reformed_after_s", f"{time.monotonic() - began:.1f}")
     assert time.monotonic() - began < REFORMED_S
     assert eventually("they agree", 60, lambda: _epoch(platform)) > epoch
+
+
+def _kill_server(platform: Platform, member: str) -> float:
+    """When by this machine's monotonic clock, seconds."""
+    said = platform.kubectl("exec", member, "-c", "warden", "--", PYTHON, "-c", KILL_SERVER)
+    return time.monotonic() - (time.time() - float(said))
 
 
 def _pod(platform: Platform, name: str) -> dict[str, Any]:

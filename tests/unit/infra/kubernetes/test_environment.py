@@ -75,7 +75,8 @@ def killed(monkeypatch: pytest.MonkeyPatch, environment: KubernetesEnvironment) 
     def kill(_: object, victim: Pod, scope: str, *, hold: bool) -> strike.Struck:
         assert environment.files.undo_dir.joinpath(f"{victim.name}.start.json").exists()
         done.append(f"{victim.name} {scope} {hold}")
-        return strike.Struck(123, VICTIMS, 0)
+        # a member takes the command that strikes it along: nobody is left to count
+        return strike.Struck(123, VICTIMS, None if scope == "member" else 0)
 
     monkeypatch.setattr(strike, "kill_processes", kill)
     monkeypatch.setattr(strike, "look", lambda *_: strike.Seen(0, (), True))
@@ -109,9 +110,11 @@ def test_a_server_dies_in_its_living_pod_and_is_proven_dead(
     proof = environment.kill("shard-0-0", scope="server", hold=True)
     assert killed == ["shard-0-0 server True"]
     assert (proof.t_ns, proof.processes, proof.pod, proof.hold) == (123, VICTIMS, None, True)
-    assert proof.proven
-    assert "2 of 2 processes gone" in proof.evidence
-    assert "accepts no connection" in proof.evidence
+    assert (proof.proven, proof.evidence) == (True, "0 of 2 processes are left")
+    proven, evidence = environment.is_down("shard-0-0", VICTIMS)
+    assert proven
+    assert "2 of 2 processes gone" in evidence
+    assert "accepts no connection" in evidence
     assert environment.heal() == ["start shard-0-0"]
     assert killed[-1] == "release shard-0-0"
     assert environment.heal() == []
