@@ -92,7 +92,7 @@ def hold(environment: str, run_dir: str, seconds: float) -> dict[str, Any]:
     primaries: list[str | None] = []
     # asking every Patroni ten times a second is nothing that a failover should have to bear
     _sleep_until(ends)
-    while (now := time.monotonic()) < gives_up:
+    while time.monotonic() < gives_up:
         primaries = [target.shard_state(shard).primary for shard in sorted({_shard_of(entry) for entry in faults})]
         if (struck.isdisjoint(primaries) and None not in primaries) or not fault.proven:
             break

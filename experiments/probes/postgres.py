@@ -1,9 +1,10 @@
 """Watches every PostgreSQL member's role and each shard's route: `python -m experiments.probes.postgres PLAN`.
 
-Role: one lasting connection per member, asked each 20 ms; a promotion does not break a standby's connections, so
-`writable` is seen within that. Route: one lasting read-write connection per shard, as libpq's multi-host routing finds
-it; once it is gone a fresh one is tried, at once when a member was seen writable, else at a slow pace, because each try
-costs every standby a login (about 15 ms of CPU for two) that the promotion itself needs.
+Role: one lasting connection per member, a standby's asked each 20 ms; a promotion does not break its connections, so
+`writable` is seen within that. A primary is asked less often: what it may become, nobody waits for. Route: one lasting
+read-write connection per shard, as libpq's multi-host routing finds it; once it is gone a fresh one is tried, at once
+when a member was seen writable, else at a slow pace, because each try costs every standby a login (about 15 ms of CPU
+for two) that the promotion itself needs.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ REDIAL_S: Final = 0.020
 """Refused connections cost next to nothing."""
 ROUTE_CHECK_S: Final = 0.050
 ROUTE_REDIAL_S: Final = 0.250
-STREAMING_EVERY: Final = 10
-"""Polls of a primary between two looks at who streams from it."""
+PRIMARY_POLL_S: Final = 0.2
+"""A primary tells who streams from it."""
 STOP_POLL_S: Final = 0.1
 APPLICATION: Final = "breakwater-probe"
 
@@ -88,7 +89,7 @@ class Probe:
 
     async def _watch_role(self, shard: int, member: str, link: Link) -> None:
         """Poll one member until its connection breaks."""
-        known, polls = 0, 0
+        known = 0
         while True:
             started = time.monotonic()
             timeline = await _timeline(link)
@@ -96,10 +97,10 @@ class Probe:
                 self._log.append(Event.now("prober", "writable", member, shard=shard, timeline=timeline))
                 self._writable[shard].set()
             known = timeline
-            polls += 1
-            if timeline and polls % STREAMING_EVERY == 0:
+            if timeline:
                 await self._note_streaming(shard, member, timeline, link)
-            await asyncio.sleep(max(0.0, POLL_S - (time.monotonic() - started)))
+            pause_s = PRIMARY_POLL_S if timeline else POLL_S
+            await asyncio.sleep(max(0.0, pause_s - (time.monotonic() - started)))
 
     async def _note_streaming(self, shard: int, primary: str, timeline: int, link: Link) -> None:
         """Name the members that stream from this primary and did not at the last look."""
