@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, cast
 import redis
 
 from experiments.errors import ExperimentError
+from experiments.faults.clock import wait_until
 from experiments.faults.written import record_fault, say, the_fault
 from experiments.probes.replica_metrics import counted
 from infra import environment as runtime
@@ -118,7 +119,7 @@ def lift(environment: str, run_dir: str, seconds: float) -> dict[str, Any]:
     """Let the fault last until `seconds` after it struck, count, then start or resume Redis if it was that."""
     fault = the_fault(Path(run_dir))
     target = open_environment(environment)
-    time.sleep(max(0.0, fault.t_ns / 1e9 + seconds - time.monotonic()))
+    wait_until(fault.t_ns, after_s=seconds)
     count(target, run_dir, "after")
     say(run_dir, Event.now("fault", "lifted", fault.member))
     if fault.method == "SIGKILL":

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments.faults.clock import wait_until
 from experiments.faults.written import read_faults, record_fault, say, the_fault
 from infra.stack import open_environment
 from services.contracts.events import Event
@@ -28,7 +28,7 @@ def kill_etcd(environment: str, run_dir: str, seed: int, count: Count) -> dict[s
 def start_etcd(environment: str, run_dir: str, seconds: float) -> dict[str, Any]:
     """Start them again, `seconds` after the first died."""
     target = open_environment(environment)
-    time.sleep(max(0.0, the_fault(Path(run_dir)).t_ns / 1e9 + seconds - time.monotonic()))
+    wait_until(the_fault(Path(run_dir)).t_ns, after_s=seconds)
     faults = read_faults(Path(run_dir))
     for fault in faults:
         say(run_dir, Event.now("fault", "started", fault.member))

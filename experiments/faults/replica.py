@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
 from experiments.errors import ExperimentError
+from experiments.faults.clock import wait_until
 from experiments.faults.written import record_fault, say
 from infra.stack import open_environment
 from services.contracts.events import Event, monotonic_clock_id
@@ -46,7 +46,7 @@ def _freeze(environment: str, run_dir: str, seed: int, seconds: float) -> dict[s
         raise ExperimentError(f"{environment} has no API replica that could be frozen")
     proof = target.pause(replicas[seed % len(replicas)].name)
     record_fault(Path(run_dir), proof, component="api", proven=True)
-    time.sleep(max(0.0, proof.t_ns / 1e9 + seconds - time.monotonic()))
+    wait_until(proof.t_ns, after_s=seconds)
     say(run_dir, Event.now("fault", "lifted", proof.member))
     target.resume(proof.member)
     return {proof.member: proof.evidence}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from experiments.errors import ExperimentError
+from experiments.faults.clock import wait_until
 from experiments.faults.written import read_faults, record_fault, say, the_fault, write_effect
 from experiments.record import FaultRecord
 from infra import environment as runtime
@@ -59,7 +60,7 @@ def prove(environment: str, run_dir: str, after_s: float = 0.0) -> dict[str, Any
     meanwhile (on Kubernetes lists of pods and a command in one).
     """
     faults = unproven(run_dir)
-    _sleep_until(max((fault.t_ns / 1e9 for fault in faults), default=0.0) + after_s)
+    wait_until(max((fault.t_ns for fault in faults), default=0), after_s=after_s)
     target = open_environment(environment)
     seen = {}
     for fault in faults:
@@ -87,11 +88,10 @@ def hold(environment: str, run_dir: str, seconds: float) -> dict[str, Any]:
     faults = read_faults(Path(run_dir))
     struck = {entry.member for entry in faults}
     target = open_environment(environment)
-    ends = fault.t_ns / 1e9 + seconds
     gives_up = fault.t_ns / 1e9 + max(seconds, NEW_PRIMARY_S)
     primaries: list[str | None] = []
     # asking every Patroni ten times a second is nothing that a failover should have to bear
-    _sleep_until(ends)
+    wait_until(fault.t_ns, after_s=seconds)
     while time.monotonic() < gives_up:
         primaries = [target.shard_state(shard).primary for shard in sorted({_shard_of(entry) for entry in faults})]
         if (struck.isdisjoint(primaries) and None not in primaries) or not fault.proven:
@@ -121,10 +121,6 @@ def await_streaming(environment: str, run_dir: str, seconds: float) -> dict[str,
             return {"streaming": True}
         time.sleep(POLL_S)
     return {"streaming": False}
-
-
-def _sleep_until(monotonic_s: float) -> None:
-    time.sleep(max(0.0, monotonic_s - time.monotonic()))
 
 
 def _shard_of(fault: FaultRecord) -> int:
