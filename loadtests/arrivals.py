@@ -27,13 +27,17 @@ def poisson(rate: float, seed: str) -> Iterator[int]:
         yield int(due_s * NS_PER_S)
 
 
-def uniform(rate: float, seed: str) -> Iterator[int]:
+def uniform(rate: float, seed: str, *, beside: float | None = None) -> Iterator[int]:
     """Arrivals exactly 1/rate apart after a seeded phase, so that no gap is longer than that.
 
-    Writers use it: the gap bounds the resolution of a recovery time. ValueError unless rate > 0.
+    Writers use it: the gap bounds the resolution of a recovery time. Two kinds of writers would share a gap well or
+    badly by the luck of their phases, so the second one begins half a period of the first one (`beside`, its rate, with
+    the same seed) after it: where its rate is the same or a fraction, they alternate. ValueError unless rate > 0.
     """
     _check(rate)
     phase = random.Random(seed).random()  # noqa: S311 - a repeatable schedule, not a secret
+    if beside is not None:
+        phase = (phase + 0.5) * rate / beside
     count = 0
     while True:
         yield int((count + phase) * NS_PER_S / rate)

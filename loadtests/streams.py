@@ -361,7 +361,7 @@ class ApiWriter(HttpStream):
 
     def arrivals(self) -> Iterator[int]:
         plan = self.session.plan
-        return uniform(plan.rates.write_api, f"{plan.seed}/write_api/{self.shard}")
+        return uniform(plan.rates.write_api, f"{plan.seed}/write/{self.shard}", beside=plan.rates.write or None)
 
     def operation(self) -> Operation:
         plan = self.session.plan

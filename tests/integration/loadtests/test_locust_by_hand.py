@@ -134,7 +134,7 @@ def test_workers_carry_out_a_plan_together_and_each_records_its_part(
     predicted = [row for row in together if row["kind"] == "predict"]
     written = [row for row in together if row["kind"] == "write_api"]
     assert [row["sched_ns"] for row in predicted] == due(poisson(80, "7/predict"), plan)
-    assert [row["sched_ns"] for row in written] == due(uniform(30, "7/write_api/0"), plan)
+    assert [row["sched_ns"] for row in written] == due(uniform(30, "7/write/0", beside=plan.rates.write or None), plan)
     assert [len({row["process"] for row in part}) for part in found] == [1, 1, 1]
     assert {row["process"] for row in together} == {FIRST_WORKER, FIRST_WORKER + 1, FIRST_WORKER + 2}
     assert len({row["key"] for row in written}) == len(written)

@@ -44,6 +44,15 @@ def test_uniform_leaves_no_gap_longer_than_its_period(rate: float, seed: str) ->
     assert all(later - earlier == pytest.approx(period, abs=2) for earlier, later in pairwise(offsets))
 
 
+@given(rates, st.integers(1, 4), seeds)
+def test_two_uniform_processes_alternate(rate: float, times: int, seed: str) -> None:
+    first = list(islice(uniform(rate, seed), 200))
+    second = list(islice(uniform(rate / times, seed, beside=rate), 200 // times))
+    half = NS_PER_S / rate / 2
+    for at, offset in enumerate(second):
+        assert offset - first[at * times] == pytest.approx(half, abs=2)
+
+
 @given(processes, st.sampled_from([0.0, -1.0, float("nan"), float("inf")]))
 def test_a_rate_that_is_none_is_refused(process: type, rate: float) -> None:
     with pytest.raises(ValueError, match="above 0"):
