@@ -33,9 +33,11 @@ test-unit: install ## the fast tests only
 .PHONY: test-kubernetes
 test-kubernetes: install ## the rendered platform on a real cluster: KUBECONFIG's with its images, else one of tests/cluster (root, go)
 	@if [ -z "$${KUBECONFIG:-}" ]; then
+		trap 'tests/cluster/down --purge' EXIT
 		tests/cluster/build
 		tests/cluster/base-image
 		BASE_IMAGE=$${BASE_IMAGE:-localhost/debian:bookworm-slim} $(BIN)/python -m services.images.build
+		$(BIN)/pytest --junit-xml=build/junit/containers.xml tests/integration/containers
 	fi
 	$(BIN)/pytest --junit-xml=build/junit/kubernetes.xml tests/kubernetes
 

@@ -195,3 +195,13 @@ def test_without_a_commit_nothing_stored_counts() -> None:
     for item in ("blocking-calls", "snapshot-isolation", "testcontainers", "verified"):
         assert outcome(item, commit=None).verdict is Verdict.UNKNOWN
         assert outcome(item, commit=f"{HERE}+").verdict is Verdict.UNKNOWN
+
+
+def test_what_one_command_skipped_and_another_ran_was_run() -> None:
+    skipped, ran = case("c", TESTCONTAINERS, "skipped", "no docker"), case("c", TESTCONTAINERS)
+    assert outcome("testcontainers", tests=results(skipped, ran)).verdict is Verdict.TRUE
+    failed = case("c", TESTCONTAINERS, "failed")
+    assert outcome("testcontainers", tests=results(skipped, failed)).verdict is Verdict.FALSE
+    other = case("d", TESTCONTAINERS, "skipped", "no docker")
+    said = outcome("testcontainers", tests=results(ran, other))
+    assert (said.verdict, said.seen) == (Verdict.UNKNOWN, "Testcontainers tests: 1 of 2 skipped (no docker)")
