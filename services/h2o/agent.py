@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import select
 import signal
 import subprocess
@@ -15,8 +16,9 @@ from typing import Final
 
 from services import background
 from services.contracts.events import Event, EventLog
-from services.coordination.etcd import Compare, EtcdClient, EtcdError, Put
+from services.coordination.etcd import EtcdClient, EtcdError, Put
 from services.h2o.decision import Process
+from services.h2o.entry import enter
 from services.h2o.errors import H2OError, StateUnreadable
 from services.h2o.lease import Lease
 from services.h2o.server import H2OServer, heap_mb, log_tail, prepare
@@ -42,6 +44,7 @@ class Agent:
         self._watch = watch
         self._woken = watch.listen()
         self._events = events
+        self._incarnation = secrets.token_hex(8)
         self._lease = Lease(client, AGENT_TTL_S)
         self._jvm: subprocess.Popen[bytes] | None = None
         self._ended: int | None = None
@@ -117,7 +120,7 @@ class Agent:
 
     def _enter(self, generation: int, cloud: str) -> None:
         """Start the epoch's JVM, unless an agent of this node did before: a cloud takes back nobody whom it lost."""
-        if not self._first(generation):
+        if not enter(self._client, self._watch.keys.entered(self._name), generation, self._incarnation):
             self._report = Report(generation=generation, process=Process.EXITED, detail="the agent was restarted")
             return
         server = replace(self._template, cloud=cloud)
@@ -134,19 +137,6 @@ class Agent:
             return
         self._report = Report(generation=generation, process=Process.RUNNING, pid=self._jvm.pid)
         self._say("started", generation=generation, pid=self._jvm.pid)
-
-    def _first(self, generation: int) -> bool:
-        """Whether no agent of this node entered the epoch before, which is noted now.
-
-        etcd remembers it: a pod that is replaced has lost its disk. EtcdError when it does not answer; the epoch is
-        entered once it does.
-        """
-        key = self._watch.keys.entered(self._name)
-        known = self._client.get(key)
-        if known is not None and known.value == str(generation):
-            return False
-        unchanged = Compare(key, "mod_revision", 0 if known is None else known.mod_revision)
-        return self._client.transact([unchanged], [Put(key, str(generation))]).succeeded
 
     def _bury(self, jvm: subprocess.Popen[bytes]) -> None:
         """The JVM ended by itself, or somebody killed it."""

@@ -108,7 +108,7 @@ class Keys:
         return f"{self.prefix}orders/{node}"
 
     def entered(self, node: str) -> str:
-        """The last generation for which an agent of this node started a JVM."""
+        """The last generation that an agent of this node entered, and which incarnation of it."""
         return f"{self.prefix}entered/{node}"
 
 
