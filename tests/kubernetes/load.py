@@ -65,6 +65,8 @@ class Operation:
 class Load:
     """What clients see. Answers count from the time at which they should have been asked for, so nothing is hidden."""
 
+    patience_s: float = DEADLINE_S
+    """How long a client waits for an answer."""
     operations: list[Operation] = field(default_factory=list)
     stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -110,9 +112,9 @@ def told(operations: list[Operation], since: float) -> str:
 
 
 @contextmanager
-def running(platform: Platform, *, predictions: bool = True) -> Iterator[Load]:
+def running(platform: Platform, *, predictions: bool = True, patience_s: float = DEADLINE_S) -> Iterator[Load]:
     """Load while the block lasts; it has been seen to be good for a second before the block begins."""
-    load = Load()
+    load = Load(patience_s)
     with platform.edge() as url:
         thread = threading.Thread(target=lambda: asyncio.run(_generate(platform, url, load, predictions)))
         thread.start()
@@ -134,7 +136,7 @@ async def _generate(platform: Platform, url: str, load: Load, predictions: bool)
     shards = list(platform.plan.shards)
     streams: list[int | None] = [*shards, None] if predictions else [*shards]
     headers = {"Authorization": f"Bearer {platform.token()}", "Host": "localhost"}
-    timeout = httpx.Timeout(DEADLINE_S)
+    timeout = httpx.Timeout(load.patience_s)
     limits = httpx.Limits(max_connections=400, max_keepalive_connections=50)
     async with (
         httpx.AsyncClient(

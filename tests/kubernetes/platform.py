@@ -104,7 +104,7 @@ class Platform:
 
     def python(self, component: str, program: str, stdin: str = "") -> str:
         """Run a program in a pod of the component, a ready one where there is one, with what that pod can reach."""
-        standing = [pod for pod in self.pods(component) if "deletionTimestamp" not in pod["metadata"]]
+        standing = [pod for pod in self.pods(component) if not leaves(pod)]
         name = min(standing, key=lambda pod: not ready(pod))["metadata"]["name"]
         return self.kubectl("exec", "-i", name, "-c", component, "--", PYTHON, "-c", program, stdin=stdin)
 
@@ -192,6 +192,11 @@ class Platform:
 def ready(pod: Mapping[str, Any]) -> bool:
     conditions = pod["status"].get("conditions", [])
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+def leaves(pod: Mapping[str, Any]) -> bool:
+    """Told to end, and still there."""
+    return "deletionTimestamp" in pod["metadata"]
 
 
 def eventually(what: str, seconds: float, look: Any) -> Any:
