@@ -30,6 +30,13 @@ test: install ## everything: lint, types, layers beside the unit tests, then int
 test-unit: install ## the fast tests only
 	@$(BIN)/pytest --junit-xml=build/junit/unit.xml tests/unit
 
+.PHONY: test-containers
+test-containers: install ## the stores in the project's own images; starts a Docker engine where none answers (root)
+	@docker info >/dev/null 2>&1 || trap tests/cluster/down EXIT
+	tests/cluster/base-image
+	BASE_IMAGE=$${BASE_IMAGE:-localhost/debian:bookworm-slim} $(BIN)/python -m services.images.build postgres redis
+	$(BIN)/pytest --junit-xml=build/junit/containers.xml tests/integration/containers
+
 .PHONY: test-kubernetes
 test-kubernetes: install ## the rendered platform on a real cluster: KUBECONFIG's with its images, else one of tests/cluster (root, go)
 	@if [ -z "$${KUBECONFIG:-}" ]; then
@@ -37,7 +44,6 @@ test-kubernetes: install ## the rendered platform on a real cluster: KUBECONFIG'
 		tests/cluster/build
 		tests/cluster/base-image
 		BASE_IMAGE=$${BASE_IMAGE:-localhost/debian:bookworm-slim} $(BIN)/python -m services.images.build
-		$(BIN)/pytest --junit-xml=build/junit/containers.xml tests/integration/containers
 	fi
 	$(BIN)/pytest --junit-xml=build/junit/kubernetes.xml tests/kubernetes
 

@@ -125,8 +125,8 @@ def snapshot_isolation(facts: Facts) -> Outcome:
 def tests_ran(facts: Facts, *, package: str, words: str) -> Outcome:
     """The tests of one place ran and passed, on this commit; skipped or absent is unknown.
 
-    What one command skipped and another one ran was run: `make test-kubernetes` starts the Docker engine that `make
-    test` may miss.
+    What one command skipped and another one ran was run: `make test-containers` starts the engine that `make test` may
+    miss.
     """
     tests = facts.tests
     if isinstance(tests, Missing):

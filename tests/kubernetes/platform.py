@@ -26,6 +26,8 @@ COMPONENT: Final = "app.kubernetes.io/component"
 MANAGER: Final = "breakwater-tests"
 REFERENCE: Final = re.compile(r"\$\{secrets:(\w+)\}")
 COMMAND_S: Final = 600
+CALM_S: Final = 15
+"""Instead of the five minutes that production waits before it scales down, which the rendering's test holds."""
 SERVERS: Final = ("statefulset/etcd", "deployment/redis")
 
 
@@ -86,6 +88,21 @@ class Platform:
             self.rolled_out(server)
         for name in ("migrate", "load"):
             self.run(jobs[name])
+
+    @contextlib.contextmanager
+    def impatient(self) -> Iterator[None]:
+        """While it lasts the autoscaler takes replicas away after CALM_S of calm."""
+        (scaler,) = [made for made in self.objects() if made["kind"] == "HorizontalPodAutoscaler"]
+        self._take_away_after(CALM_S)
+        try:
+            yield
+        finally:
+            self._take_away_after(scaler["spec"]["behavior"]["scaleDown"]["stabilizationWindowSeconds"])
+
+    def _take_away_after(self, seconds: int) -> None:
+        path = "/spec/behavior/scaleDown/stabilizationWindowSeconds"
+        change = f'[{{"op": "replace", "path": "{path}", "value": {seconds}}}]'
+        self.kubectl("patch", "hpa", "api", "--type=json", "-p", change)
 
     def run(self, job: Manifest) -> None:
         """Run a Job to its end, anew where it ran before: its template is immutable, so Pulumi deletes it first too."""

@@ -14,8 +14,6 @@ from tests.kubernetes.load import FEATURES, NAMED
 from tests.kubernetes.platform import Platform, eventually
 
 Record = Callable[[str, object], None]
-CALM_S = 15
-"""Instead of the five minutes that production waits before it scales down, which the rendering's test holds."""
 CALLERS = 8
 SCALED_S = 120.0
 
@@ -23,8 +21,7 @@ SCALED_S = 120.0
 @pytest.mark.usefixtures("model")
 def test_replicas_follow_the_load_and_come_back(platform: Platform, record_property: Record) -> None:
     least = platform.plan.topology.api.replicas
-    _calm(platform, CALM_S)
-    try:
+    with platform.impatient():
         eventually("it is calm", SCALED_S, lambda: _replicas(platform) == least)
         stop = threading.Event()
         with platform.edge() as url:
@@ -43,15 +40,6 @@ def test_replicas_follow_the_load_and_come_back(platform: Platform, record_prope
         eventually("as many as before", SCALED_S, lambda: _replicas(platform) == least)
         record_property("grown_after_s", f"{grown_s:.0f}")
         record_property("shrunk_after_s", f"{time.monotonic() - began:.0f}")
-    finally:
-        (scaler,) = [made for made in platform.objects() if made["kind"] == "HorizontalPodAutoscaler"]
-        _calm(platform, scaler["spec"]["behavior"]["scaleDown"]["stabilizationWindowSeconds"])
-
-
-def _calm(platform: Platform, seconds: int) -> None:
-    path = "/spec/behavior/scaleDown/stabilizationWindowSeconds"
-    change = f'[{{"op": "replace", "path": "{path}", "value": {seconds}}}]'
-    platform.kubectl("patch", "hpa", "api", "--type=json", "-p", change)
 
 
 def _replicas(platform: Platform) -> int:
