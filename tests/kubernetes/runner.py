@@ -21,7 +21,7 @@ COMMAND_S: Final = 420
 """A scenario lasts two to four minutes; the preflight may wait for a member that still comes back."""
 RATE: Final = "60"
 """Predictions a second, the rest in scale: three fifths of the load. The cluster itself takes half a processor of its
-two, and at four fifths what is left is not enough for a failover. Below this, writes come too rarely to time one: 27 ms
+two, and at four fifths what is left is not enough for a failover. Below this, writes come too rarely to time one: 28 ms
 lie between two direct ones to a shard, the API's in the middle between them."""
 
 
